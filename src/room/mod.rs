@@ -1,0 +1,5 @@
+//! Rooms.
+
+mod name;
+
+pub use name::{RoomName, RoomNameError};
