@@ -105,6 +105,7 @@ class Tab {
    * errors of that would count as failures of the test.
    */
   async close() {
+    if (this.#closing) return;
     this.#closing = true;
     this.#network.cut();
     while (this.#pending.size > 0) await Promise.allSettled(this.#pending);

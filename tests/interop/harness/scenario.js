@@ -86,12 +86,16 @@ class Stage {
     const everyone = [...clients, newcomer];
     await converged(everyone, { deadline });
     await server.stop();
+    await this.assertFile(room, everyone);
+  }
 
+  /** The room's file holds the same rows and the same clocks as the clients. The server must have stopped. */
+  async assertFile(room, clients) {
     const file = await DatabaseFile.open(this.file(room));
     try {
       const rows = await contents(file);
       const clock = await clocks(file);
-      for (const client of everyone) {
+      for (const client of clients) {
         assert.deepEqual(await contents(client), rows, `${client.name} and the server's file hold the same rows`);
         assert.deepEqual(await clocks(client), clock, `${client.name} and the server's file hold the same clocks`);
       }
