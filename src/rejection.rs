@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, Entry};
+use http::header::{CONNECTION, CONTENT_TYPE, Entry, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 /// A status, a reason for people to read, and the headers that the status calls for.
@@ -22,6 +22,18 @@ impl Rejection {
 
     pub(crate) fn bad_request(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, reason)
+    }
+
+    /// 426, with the two headers that belong to it (RFC 9110 §15.5.22 and §7.8).
+    pub(crate) fn upgrade_required(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::UPGRADE_REQUIRED, reason)
+            .with_header(CONNECTION, HeaderValue::from_static("Upgrade"))
+            .with_header(UPGRADE, HeaderValue::from_static("websocket"))
+    }
+
+    /// 503, for a cause that passes by itself.
+    pub(crate) fn unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, reason).with_header(RETRY_AFTER, HeaderValue::from_static("5"))
     }
 
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -62,7 +74,7 @@ fn headers(given: Vec<(HeaderName, HeaderValue)>) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+    use http::header::WWW_AUTHENTICATE;
 
     #[test]
     fn the_reason_is_a_plain_text_body() {

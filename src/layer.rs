@@ -1,0 +1,74 @@
+//! The layer: what an application puts around its service.
+
+use std::fmt;
+
+use tower_layer::Layer;
+
+use crate::auth::{Authorize, Hook};
+use crate::config::SyncConfig;
+use crate::hub::Hub;
+use crate::service::SyncService;
+use crate::upgrade::Entrance;
+
+/// Makes an HTTP server a sync hub.
+///
+/// All shared state (rooms, limits, connections) is made in [`SyncLayer::new`]; clones of a layer and all the services
+/// that it makes share it. So one layer may be put around several routers, also with several hooks.
+///
+/// # Where to put it
+///
+/// Around everything, so that it sees every request with its whole path: `Router::layer` on the outermost router, or
+/// `ServiceBuilder::layer` in front of a hyper service. In axum,
+///
+/// - `Router::route_layer` runs for routes that exist only: without a route at the sync path, requests for it are 404;
+/// - a layer on a router inside `Router::nest` sees the path without the part that the nesting matched, so
+///   [`SyncConfig::path`] is compared with that rest; and there too it needs a route at the sync path, because the
+///   outer router's fallback takes what the nested one doesn't know.
+///
+/// The server must hand over upgraded connections, as `axum::serve` does. With hyper, that is
+/// `http1::Connection::with_upgrades` or hyper-util's `serve_connection_with_upgrades`. tonic's own `Server` never does.
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+/// use tower_sqlite_sync::{SyncConfig, SyncLayer};
+///
+/// # async fn run() -> std::io::Result<()> {
+/// let app = Router::new()
+///     .route("/", get(async || "hello"))
+///     .layer(SyncLayer::new(SyncConfig::default()));
+/// axum::serve(tokio::net::TcpListener::bind("127.0.0.1:8080").await?, app).await
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "a layer does nothing until it is put around a service"]
+pub struct SyncLayer {
+    entrance: Entrance,
+}
+
+impl SyncLayer {
+    /// Makes a hub with this configuration. Everybody may read and write every room until
+    /// [`authorize`](Self::authorize) says otherwise.
+    pub fn new(config: SyncConfig) -> Self {
+        Self { entrance: Entrance { hub: Hub::new(config), hook: Hook::default() } }
+    }
+
+    /// Asks this hook about every request for a room, instead of the one before.
+    pub fn authorize(mut self, hook: impl Authorize) -> Self {
+        self.entrance.hook = Hook::new(hook);
+        self
+    }
+}
+
+impl<S> Layer<S> for SyncLayer {
+    type Service = SyncService<S>;
+
+    fn layer(&self, inner: S) -> SyncService<S> {
+        SyncService::new(inner, self.entrance.clone())
+    }
+}
+
+impl fmt::Debug for SyncLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncLayer").field("config", self.entrance.hub.config()).finish_non_exhaustive()
+    }
+}

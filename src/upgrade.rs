@@ -1,0 +1,114 @@
+//! From a request for a room to a served socket: the steps between, in their order, each with its refusal.
+//!
+//! The form of the request comes first (400, 426), then the room's name (400), a place among the connections (503), the
+//! application's hook (its own statuses, 500 if it panics, 503 if it takes too long), and last what the HTTP server can
+//! do (426). The hook comes after the name because it gets a [`RoomName`], which exists for good names only; a bad
+//! name says nothing about the server's rooms, so answering it before asking who calls gives nothing away. And it comes
+//! after the place, so that a crowd at the door costs no database look-ups.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+use tracing::{debug, error, info, warn};
+
+use crate::auth::{AuthRequest, Grant, Hook};
+use crate::connection::{self, Guest};
+use crate::handshake::{Handshake, Transport};
+use crate::hub::{Admission, Hub, Refused};
+use crate::rejection::Rejection;
+use crate::room::RoomName;
+
+/// What to do about a server that can't hand over its connections.
+const SERVE_WITH_UPGRADES: &str = "serve the application with `axum::serve`, or with hyper and its upgrades on \
+     (`with_upgrades`, `serve_connection_with_upgrades`); tonic's own `Server` never hands over a connection";
+
+/// The most of a refused room name that goes into the log, in characters.
+const LOGGED_NAME: usize = 64;
+
+/// Answers requests for rooms.
+#[derive(Clone)]
+pub(crate) struct Entrance {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) hook: Hook,
+}
+
+impl Entrance {
+    /// The response to a request for a WebSocket on one of our paths. If it is 101, a task that serves the socket waits
+    /// for it.
+    pub(crate) async fn receive(self, transport: Transport, head: Parts) -> Response<Bytes> {
+        self.let_in(transport, head).await.unwrap_or_else(Rejection::into_response)
+    }
+
+    async fn let_in(self, transport: Transport, mut head: Parts) -> Result<Response<Bytes>, Rejection> {
+        let Handshake { room, token, accepted } =
+            Handshake::parse(transport, &head.headers).inspect_err(|rejection| {
+                debug!(reason = rejection.reason(), "handshake refused");
+            })?;
+        let room = self.room(&room)?;
+        let refused = |rejection: &Rejection| {
+            info!(%room, status = rejection.status().as_u16(), reason = rejection.reason(), "refused");
+        };
+        let admission = self.hub.admit().map_err(Rejection::from).inspect_err(refused)?;
+        // The hook gets the extensions, and must not get hold of the connection through them.
+        let on_upgrade = head.extensions.remove::<OnUpgrade>();
+        let grant = self.ask_hook(AuthRequest::new(room.clone(), token, head)).await.inspect_err(refused)?;
+        let Some(on_upgrade) = on_upgrade else {
+            warn!(%room, "the HTTP server offers no upgrade for this connection: {SERVE_WITH_UPGRADES}");
+            return Err(Rejection::upgrade_required(format!(
+                "this server can't hand over the connection: {SERVE_WITH_UPGRADES}"
+            )));
+        };
+        let hub = Arc::clone(&self.hub);
+        self.hub.spawn(take_over(hub, admission, Guest { room, grant }, on_upgrade));
+        Ok(accepted)
+    }
+
+    fn room(&self, name: &str) -> Result<RoomName, Rejection> {
+        let parse = if self.hub.config().wide_room_names() { RoomName::parse_wide } else { RoomName::parse };
+        parse(name).map_err(|reason| {
+            let start: String = name.chars().take(LOGGED_NAME).collect();
+            info!(room = ?start, %reason, "refused");
+            Rejection::bad_request(reason.to_string())
+        })
+    }
+
+    async fn ask_hook(&self, request: AuthRequest) -> Result<Grant, Rejection> {
+        let room = request.room().clone();
+        match timeout(self.hub.config().upgrade_timeout(), self.hook.decide(request)).await {
+            Ok(Ok(Ok(grant))) => Ok(grant),
+            Ok(Ok(Err(denied))) => Err(denied.into_rejection()),
+            Ok(Err(_panicked)) => {
+                error!(%room, "the authorization hook panicked");
+                Err(Rejection::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed to decide who you are"))
+            }
+            Err(_elapsed) => Err(Rejection::unavailable("the server took too long to decide who you are; try again")),
+        }
+    }
+}
+
+impl From<Refused> for Rejection {
+    fn from(refused: Refused) -> Self {
+        Self::unavailable(refused.to_string())
+    }
+}
+
+/// Serves the socket once the HTTP server has sent the 101 response and let go of it.
+async fn take_over(hub: Arc<Hub>, admission: Admission, guest: Guest, on_upgrade: OnUpgrade) {
+    let room = &guest.room;
+    // A server that keeps the connection to itself, or a client that stops reading, must not hold a place for ever.
+    match timeout(hub.config().upgrade_timeout(), on_upgrade).await {
+        Ok(Ok(upgraded)) => connection::serve(hub, admission, guest, TokioIo::new(upgraded)).await,
+        Ok(Err(error)) if error.is_canceled() => {
+            info!(%room, %error, "the connection ended before it became a WebSocket; if all do, {SERVE_WITH_UPGRADES}");
+        }
+        Ok(Err(error)) => warn!(%room, %error, "the HTTP server kept the connection: {SERVE_WITH_UPGRADES}"),
+        Err(_elapsed) => {
+            warn!(%room, "the HTTP server has not handed over the connection in time; {SERVE_WITH_UPGRADES}")
+        }
+    }
+}
