@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, value::MapAccessDeserializer},
+};
 
 use super::{bytes, integer, value::OwnedValue};
 use crate::{Change, ChangeList, ChangeListBuilder, SiteId};
@@ -21,7 +24,7 @@ impl<'de> Deserialize<'de> for ChangeList {
 
 /// A change that has been read, with what it had to unescape or to decode.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a change")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct OwnedChange<'a> {
     #[serde(borrow)]
     table: Cow<'a, str>,
@@ -76,9 +79,32 @@ impl<'de> de::Visitor<'de> for ListVisitor {
     // Each change is encoded as soon as it is read, so that a large frame is never held a second time as a tree.
     fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<ChangeList, A::Error> {
         let mut list = ChangeListBuilder::default();
-        while let Some(change) = seq.next_element::<OwnedChange<'de>>()? {
+        while let Some(Object(change)) = seq.next_element()? {
             list.push(change.as_change());
         }
         Ok(list.finish())
+    }
+}
+
+/// A change that is an object. What serde derives would read an array of the fields as well, by their order.
+struct Object<'de>(OwnedChange<'de>);
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+struct ObjectVisitor;
+
+impl<'de> de::Visitor<'de> for ObjectVisitor {
+    type Value = Object<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a change")
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Object<'de>, A::Error> {
+        OwnedChange::deserialize(MapAccessDeserializer::new(map)).map(Object)
     }
 }

@@ -40,8 +40,14 @@ impl From<serde_json::Error> for JsonError {
     }
 }
 
-/// serde says `invalid type: string "secret", expected a thing`. What comes last is ours and has no such comma; what comes before may hold anything.
+/// What serde's message about bad data says of our side.
+///
+/// It says `invalid type: string "secret", expected a thing`, or `unknown field ..., expected ...`: what stands last is ours and
+/// holds no such comma; what stands before can hold anything.
 fn without_found(text: &str) -> &str {
+    if text.ends_with(", there are no fields") {
+        return "expected no further field";
+    }
     match text.rfind(", expected ") {
         Some(comma) => text.get(comma + 2..).unwrap_or_default(),
         None => text,

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use serde::{
-    Deserialize,
+    Deserialize, Deserializer,
     de::{self, DeserializeSeed, IntoDeserializer, MapAccess, value::MapAccessDeserializer},
 };
 
@@ -23,7 +23,7 @@ impl Message {
         // would hold all the fields before it in a tree.
         let Head { kind } = serde_json::from_str(text)?;
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let message = kind.deserialize(&mut deserializer)?;
+        let message = deserializer.deserialize_map(kind)?;
         deserializer.end()?;
         Ok(message)
     }
@@ -39,12 +39,18 @@ impl Message {
 #[derive(Deserialize)]
 #[serde(expecting = "an object with a type")]
 struct Head {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "kind")]
     kind: Kind,
 }
 
+/// Reads a text, and only that: serde_json would read `{"ping": null}` for the name of a variant as well.
+fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
+    let name = Cow::<'de, str>::deserialize(deserializer)?;
+    Kind::deserialize(name.into_deserializer())
+}
+
 #[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "the name of a message")]
+#[serde(rename_all = "camelCase")]
 enum Kind {
     AnnouncePresence,
     Changes,
@@ -59,14 +65,7 @@ enum Kind {
     ApplyChangesOnPrimaryResponse,
 }
 
-impl<'de> DeserializeSeed<'de> for Kind {
-    type Value = Message;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Message, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
+/// Visits the message that a type has announced.
 impl<'de> de::Visitor<'de> for Kind {
     type Value = Message;
 
