@@ -87,7 +87,7 @@
 //! assert_eq!(Message::decode(message.encode()).as_ref(), Ok(&message));
 //!
 //! let error = Message::from_json(r#"{"type": "hello"}"#).unwrap_err();
-//! assert_eq!((error.line(), error.column()), (1, 16));
+//! assert_eq!((error.line(), error.column()), (1, 17));
 //! # Ok::<(), tower_sqlite_sync_wire::JsonError>(())
 //! ```
 //!
