@@ -26,16 +26,16 @@
 //! | 10 | [`ErrResponse`] | request varInt; message string |
 //! | 11 | [`ApplyChangesOnPrimaryResponse`] | request varInt |
 //!
-//! A **change** is: table string; pk bytes; cid string; value; col_version i64; db_version i64; site; cl i64; seq varInt.
-//! A *value* starts with its type: 0 null, 1 integer (i64), 2 number (f64), 3 text (string), 4 boolean (u8), 5 blob (bytes).
-//! A *site* is 0 for none, or 5 and an id.
+//! A **change** is: table string; pk bytes; cid string; value; col_version i64; db_version i64; site; cl i64; seq
+//! varInt. A *value* starts with its type: 0 null, 1 integer (i64), 2 number (f64), 3 text (string), 4 boolean (u8),
+//! 5 blob (bytes). A *site* is 0 for none, or 5 and an id.
 //!
 //! # How strict
 //!
-//! All that the reference's encoder can write is accepted, a varInt −0 (read as 0) and NaNs of any bits included. All else is an error: trailing
-//! or missing bytes (the reference reads a missing last byte as 0), variable-length integers above 2^53 − 1 or longer than needed, booleans
-//! and markers other than the ones above, text that is not UTF-8, and counts that the rest of the message cannot hold. So equal messages
-//! have equal bytes, but for −0.
+//! All that the reference's encoder can write is accepted, a varInt −0 (read as 0) and NaNs of any bits included. All
+//! else is an error: trailing or missing bytes (the reference reads a missing last byte as 0), variable-length
+//! integers above 2^53 − 1 or longer than needed, booleans and markers other than the ones above, text that is not
+//! UTF-8, and counts that the rest of the message cannot hold. So equal messages have equal bytes, but for −0.
 
 mod change;
 mod error;
@@ -215,7 +215,8 @@ impl Message {
 
 /// A [`Changes`] message up to its first change.
 ///
-/// A server that has encoded changes once for many connections writes only this for each of them, and the changes behind it.
+/// A server that has encoded changes once for many connections writes only this for each of them, and the changes
+/// behind it.
 ///
 /// ```
 /// use bytes::BytesMut;

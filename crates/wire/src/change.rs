@@ -8,8 +8,8 @@ use crate::{SiteId, json};
 
 /// One cell of one row, or the row itself, with its clock: a row of `crsql_changes`.
 ///
-/// It borrows from the [`ChangeList`](crate::ChangeList) that it was read from. `Debug` shows neither key nor value, so that
-/// a change can be logged.
+/// It borrows from the [`ChangeList`](crate::ChangeList) that it was read from. `Debug` shows neither key nor value,
+/// so that a change can be logged.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Change<'a> {
@@ -113,6 +113,7 @@ impl fmt::Debug for Value<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ChangeList;
 
     #[test]
     fn debug_shows_neither_key_nor_value() {
@@ -130,6 +131,8 @@ mod tests {
         let shown = format!("{change:?}");
         assert!(shown.contains("Text(12 bytes)"), "{shown}");
         assert!(!shown.contains("secret"), "{shown}");
+        let list: ChangeList = [change].into_iter().collect();
+        assert_eq!(format!("{list:?}"), "ChangeList { len: 1, byte_len: 57 }");
         for val in [Value::Integer(4711), Value::Number(4711.5), Value::Blob(b"4711")] {
             assert!(!format!("{val:?}").contains("4711"));
         }

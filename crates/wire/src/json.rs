@@ -1,6 +1,7 @@
 //! The JSON codec: the same messages as text, to be read and written by hand.
 //!
-//! One message is one object in one text WebSocket frame. Its `type` says what it is; the other fields may stand before or behind it.
+//! One message is one object in one text WebSocket frame. Its `type` says what it is; the other fields may stand
+//! before or behind it.
 //!
 //! A client introduces itself, having seen the server's changes up to db_version 12:
 //!
@@ -15,7 +16,8 @@
 //! The server says from where it wants the client's changes:
 //!
 //! ```json
-//! {"type": "startStreaming", "since": [7, 0], "excludeSites": ["eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"], "localOnly": false}
+//! {"type": "startStreaming", "since": [7, 0], "excludeSites": ["eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"], "localOnly":
+//! false}
 //! ```
 //!
 //! Either sends changes: a cell, and a deleted row.
@@ -35,8 +37,9 @@
 //! {"type": "rejectChanges", "whose": "000102030405060708090a0b0c0d0e0f", "since": [7, 0]}
 //! ```
 //!
-//! The messages between servers have the names of [`Message`](crate::Message)'s variants with a small first letter, and their structs' fields in
-//! camelCase: `{"type": "ping"}`, `{"type": "err", "requestId": 3, "message": "no such room"}`.
+//! The messages between servers have the names of [`Message`](crate::Message)'s variants with a small first letter,
+//! and their structs' fields in camelCase: `{"type": "ping"}`, `{"type": "err", "requestId": 3, "message": "no such
+//! room"}`.
 //!
 //! # Fields
 //!
@@ -47,8 +50,8 @@
 //! | integer | a number up to 2^53 − 1 in magnitude, beyond that a decimal text | either, at any size of 64 bits |
 //! | `schemaVersion`, `txid` | a decimal text | a number |
 //!
-//! `lastSeens`, `excludeSites` (both empty), `localOnly` (false), and a change's `site` (none), `cl` (1) and `seq` (0) may be left out. `site` is
-//! written only if there is one. Unknown and repeated fields are errors.
+//! `lastSeens`, `excludeSites` (both empty), `localOnly` (false), and a change's `site` (none), `cl` (1) and `seq`
+//! (0) may be left out. `site` is written only if there is one. Unknown and repeated fields are errors.
 //!
 //! # Values
 //!
@@ -61,8 +64,9 @@
 //! | number | with a fraction or an exponent: `1.5`, `5.0`, `1e300`; `{"$real": "NaN"}`, `{"$real": "Infinity"}`, `{"$real": "-Infinity"}`; a NaN of other bits `{"$real": "7ff8000000000001"}` |
 //! | blob | `{"$blob": "00ff"}`, in hex digits |
 //!
-//! The tagged forms are read for every number, and a plain integer of any 64 bits as well. JavaScript writes the number 5.0 as `5`: it has to send
-//! `{"$real": 5}` if the difference matters.
+//! The tagged forms are read for every number, and a plain integer of any 64 bits as well; a larger one is the
+//! nearest number, as in SQL. JavaScript writes the number 5.0 as `5`: it has to send `{"$real": 5}` if the
+//! difference matters.
 
 pub(crate) mod bytes;
 mod change;

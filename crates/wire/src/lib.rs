@@ -1,7 +1,8 @@
 //! The messages with which SQLite databases synchronise, and their two codecs.
 //!
-//! Local-first applications on cr-sqlite keep a database at each *site* and exchange *changes* over a WebSocket with a server that holds one
-//! database a room. This crate is what travels on that socket: it does no I/O and knows no SQLite.
+//! Local-first applications on cr-sqlite keep a database at each *site* and exchange *changes* over a WebSocket with
+//! a server that holds one database a room. This crate is what travels on that socket: it does no I/O and knows no
+//! SQLite.
 //!
 //! - The [binary codec](binary) is byte for byte that of the npm package `@vlcn.io/ws-common` 0.2.0, so that unmodified
 //!   vlcn clients understand it.
@@ -93,8 +94,8 @@
 //!
 //! # Where the format comes from
 //!
-//! From `@vlcn.io/ws-common` 0.2.0, whose encoder is built on lib0's. It is written down in [`binary`]; the crate's tests hold messages that the
-//! original encoder made, and compare bytes and fields both ways.
+//! From `@vlcn.io/ws-common` 0.2.0, whose encoder is built on lib0's. It is written down in [`binary`]; the crate's
+//! tests hold messages that the original encoder made, and compare bytes and fields both ways.
 
 #![forbid(unsafe_code)]
 

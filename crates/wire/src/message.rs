@@ -9,6 +9,9 @@ use crate::{ChangeList, Position, SiteId, json::integer};
 /// [`decode`](Self::decode) and [`encode`](Self::encode) are the binary codec, [`from_json`](Self::from_json) and
 /// [`to_json`](Self::to_json) the JSON codec. The first four are spoken between client and server; the others
 /// between the servers of a replicated folder, where only the primary writes.
+///
+/// It implements [`Serialize`] as well, to stand inside other JSON. To read one from JSON there is only
+/// [`from_json`](Self::from_json), which never builds a tree of a large message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum Message {

@@ -2,9 +2,10 @@
 
 /// The version of a schema: the 64-bit hash "cryb64" of its text, seed 0, as `@vlcn.io/ws-common` 0.2 computes it.
 ///
-/// It names a text; it does not grow. The hash runs over UTF-16 code units, so that it equals the one that JavaScript computes.
-/// Every character counts: CRLF and LF line ends give different versions, and so does a byte-order mark.
-/// To match a file that the reference server reads, decode it with [`String::from_utf8_lossy`] and keep the byte-order mark.
+/// It names a text; it does not grow. The hash runs over UTF-16 code units, so that it equals the one that JavaScript
+/// computes. Every character counts: CRLF and LF line ends give different versions, and so does a byte-order mark. To
+/// match a file that the reference server reads, decode it with [`String::from_utf8_lossy`] and keep the byte-order
+/// mark.
 ///
 /// ```
 /// use tower_sqlite_sync_wire::schema_version;

@@ -35,7 +35,7 @@ fn cell(val: Value<'_>) -> Change<'_> {
 }
 
 #[test]
-fn announcing() {
+fn an_announcement_is_these_bytes() {
     means("01 S 00 08 6d61696e2e73716c fffffffffffffffb", &announce(&[], "main.sql", -5));
     means("01 S 01 T 000000000000012c 00 0178 0000000000000001", &announce(&[(T, Position::at(300))], "x", 1));
     means(
@@ -45,7 +45,7 @@ fn announcing() {
 }
 
 #[test]
-fn changes() {
+fn changes_are_these_bytes() {
     let changes = |since, changes: &[Change<'_>]| {
         Message::Changes(Changes { sender: S, since, changes: changes.iter().copied().collect() })
     };
@@ -69,7 +69,7 @@ fn changes() {
 }
 
 #[test]
-fn values() {
+fn each_value_is_these_bytes() {
     let table = [
         (Value::Null, "00"),
         (Value::Integer(5), "01 0000000000000005"),
@@ -104,7 +104,7 @@ fn values() {
 }
 
 #[test]
-fn asking_for_changes_and_rejecting_them() {
+fn a_request_for_changes_and_a_rejection_are_these_bytes() {
     means("03 S 0000000000000007 00", &Message::RejectChanges(RejectChanges { whose: S, since: Position::at(7) }));
     means(
         "04 0000000000000007 00 01 T 00",
@@ -121,7 +121,7 @@ fn asking_for_changes_and_rejecting_them() {
 }
 
 #[test]
-fn between_servers() {
+fn messages_between_servers_are_these_bytes() {
     let create = |request_id, room: &str, schema_name: &str, schema_version| {
         let (room, schema_name) = (room.to_owned(), schema_name.to_owned());
         Message::CreateDbOnPrimary(CreateDbOnPrimary { request_id, room, schema_name, schema_version })

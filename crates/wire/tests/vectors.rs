@@ -1,4 +1,5 @@
-//! What the reference encoder, `@vlcn.io/ws-common` 0.2.0, made of known messages: one JSON object a line, with the message's fields and its bytes.
+//! What the reference encoder, `@vlcn.io/ws-common` 0.2.0, made of known messages: one JSON object a line, with the
+//! message's fields and its bytes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
@@ -198,7 +199,8 @@ fn changes(list: &Json) -> ChangeList {
         .collect()
 }
 
-/// A JavaScript value: bigints are texts that end in `n`, numbers are doubles, even if JSON shows them without a fraction.
+/// A JavaScript value: bigints are texts that end in `n`, numbers are doubles, even if JSON shows them without a
+/// fraction.
 fn value<'a>(value: &'a Json, blob: Option<&'a [u8]>) -> Value<'a> {
     match value {
         Json::Null => Value::Null,

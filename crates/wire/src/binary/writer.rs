@@ -10,8 +10,8 @@ pub(super) trait Writer {
     fn put_position(&mut self, position: Position);
     /// Writes a varUint: the length of a text or a list.
     fn put_count(&mut self, count: usize);
-    /// Writes a varInt. A magnitude above 2^53 − 1 is replaced by that bound: it comes from a damaged database at most, and
-    /// no peer could read it, nor anything behind it.
+    /// Writes a varInt. A magnitude above 2^53 − 1 is replaced by that bound: it comes from a damaged database at
+    /// most, and no peer could read it, nor anything behind it.
     fn put_var_int(&mut self, value: i64);
     fn put_byte_string(&mut self, bytes: &[u8]);
     fn put_string(&mut self, text: &str);

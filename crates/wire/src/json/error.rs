@@ -42,8 +42,8 @@ impl From<serde_json::Error> for JsonError {
 
 /// What serde's message about bad data says of our side.
 ///
-/// It says `invalid type: string "secret", expected a thing`, or `unknown field ..., expected ...`: what stands last is ours and
-/// holds no such comma; what stands before can hold anything.
+/// It says `invalid type: string "secret", expected a thing`, or `unknown field ..., expected ...`: what stands last
+/// is ours and holds no such comma; what stands before can hold anything.
 fn without_found(text: &str) -> &str {
     if text.ends_with(", there are no fields") {
         return "expected no further field";

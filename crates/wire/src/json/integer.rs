@@ -1,4 +1,5 @@
-//! 64-bit integers, for `#[serde(with)]`: JSON numbers while JavaScript holds them exactly, decimal texts beyond. Both are read.
+//! 64-bit integers, for `#[serde(with)]`: JSON numbers while JavaScript holds them exactly, decimal texts beyond.
+//! Both are read.
 
 use std::fmt;
 
@@ -19,7 +20,8 @@ pub(crate) fn is_exact_in_javascript(value: i64) -> bool {
     value.unsigned_abs() <= MAX_VAR_INT
 }
 
-/// Integers that are written as text whatever their size: hashes and ids, whose type would otherwise change from one to the next.
+/// Integers that are written as text whatever their size: hashes and ids, whose type would otherwise change from one
+/// to the next.
 pub(crate) mod text {
     use serde::Serializer;
 

@@ -17,7 +17,8 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// When `text` is not JSON, or not a message as described in [`json`](crate::json), with line and column of the fault.
+    /// When `text` is not JSON, or not a message as described in [`json`](crate::json), with line and column of the
+    /// fault.
     pub fn from_json(text: &str) -> Result<Self, JsonError> {
         // The type may come last. Looking for it first costs a scan, but nothing is kept from it: serde's own way
         // would hold all the fields before it in a tree.
@@ -49,6 +50,7 @@ fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
     Kind::deserialize(name.into_deserializer())
 }
 
+/// What a message is. Once that is known, it visits the message itself.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Kind {
@@ -65,7 +67,6 @@ enum Kind {
     ApplyChangesOnPrimaryResponse,
 }
 
-/// Visits the message that a type has announced.
 impl<'de> de::Visitor<'de> for Kind {
     type Value = Message;
 

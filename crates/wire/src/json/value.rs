@@ -7,7 +7,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::Serialize
 use super::{bytes, integer};
 use crate::{
     Value,
-    binary::MAX_VAR_INT,
     hex::{self, Hex},
 };
 
@@ -95,9 +94,8 @@ impl<'de> de::Visitor<'de> for ValueVisitor {
     }
 
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
-        i64::try_from(value)
-            .map(|value| OwnedValue::Plain(Value::Integer(value)))
-            .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(value), &"a 64-bit integer"))
+        let value = i64::try_from(value).map_or_else(|_| Value::Number(nearest(value)), Value::Integer);
+        Ok(OwnedValue::Plain(value))
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
@@ -167,17 +165,12 @@ impl de::Visitor<'_> for RealVisitor {
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<f64, E> {
-        let magnitude = self.visit_u64(value.unsigned_abs())?;
+        let magnitude = nearest(value.unsigned_abs());
         Ok(if value < 0 { -magnitude } else { magnitude })
     }
 
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<f64, E> {
-        // Larger ones need not be exact: whoever means one writes it with an exponent.
-        if value > MAX_VAR_INT {
-            return Err(E::invalid_value(de::Unexpected::Unsigned(value), &"a number with a fraction or an exponent"));
-        }
-        #[expect(clippy::cast_precision_loss, reason = "just checked to be exact")]
-        Ok(value as f64)
+        Ok(nearest(value))
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<f64, E> {
@@ -190,4 +183,10 @@ impl de::Visitor<'_> for RealVisitor {
                 .ok_or_else(|| E::invalid_value(de::Unexpected::Other("text"), &self)),
         }
     }
+}
+
+/// The number that an integer literal too large for an integer means: the nearest, as in SQL.
+#[expect(clippy::cast_precision_loss, reason = "rounding is what is wanted")]
+const fn nearest(value: u64) -> f64 {
+    value as f64
 }
