@@ -38,8 +38,8 @@
 //! ```
 //!
 //! The messages between servers have the names of [`Message`](crate::Message)'s variants with a small first letter,
-//! and their structs' fields in camelCase: `{"type": "ping"}`, `{"type": "err", "requestId": 3, "message": "no such
-//! room"}`.
+//! and their structs' fields in camelCase: `{"type": "ping"}`,
+//! `{"type": "err", "requestId": 3, "message": "no such room"}`.
 //!
 //! # Fields
 //!
