@@ -1,0 +1,345 @@
+//! Everything an operator can set, with its default, in one table.
+//!
+//! | setting | default | unit | what it bounds |
+//! |---|---|---|---|
+//! | `db_folder` | `./dbs` | path | where the room databases live |
+//! | `memory` | `false` | | rooms live in memory and are gone when they close |
+//! | `schema_folder` | `./schemas` | path | the schema files that clients may ask for |
+//! | `path` | `^/sync(/\|$)` | regex | which upgrades are ours; matched against the path, without the query |
+//! | `wide_room_names` | `false` | | admits the room names that `@vlcn.io/ws-server` admitted |
+//! | `upgrade_timeout` | 10 | seconds | from the 101 response to the upgraded socket |
+//! | `announce_timeout` | 10 | seconds | from the upgraded socket to the client's announce |
+//! | `heartbeat` | 30 | seconds | between pings; a peer that is silent for two of them is closed |
+//! | `slow_reader_timeout` | 60 | seconds | a peer whose socket takes nothing for that long is closed (1013) |
+//! | `max_message_bytes` | 104857600 | bytes | one message from a client |
+//! | `max_frame_bytes` | 1048576 | bytes | changes in one message to a client, and in one db_version of a merge |
+//! | `max_connections` | 10000 | connections | open at a time; more are answered 503 |
+//! | `max_rooms` | 1000 | rooms | open at a time; further rooms are closed with 1013 |
+//! | `room_idle` | 60 | seconds | an unused room stays open that long |
+//! | `feed_window_bytes` | 8388608 | bytes | encoded changes a room keeps for its live connections |
+//! | `queue_changesets` | 256 | messages | waiting for one room's writer |
+//! | `queue_bytes` | 134217728 | bytes | waiting for one room's writer |
+//! | `queue_wait` | 30 | seconds | a changeset waits that long for a place in the queue, then 1013 |
+//! | `notify_interval` | 0 | seconds | least time between two messages of changes to one client |
+//! | `busy_timeout` | 5 | seconds | wait for another process that holds a room's write lock |
+//! | `shutdown_grace` | 10 | seconds | a shutdown waits that long for clients to close |
+//!
+//! A [`SyncConfig`] is built by its methods, or read from JSON, TOML, the environment or anything else that serde
+//! reads. Times are numbers of seconds, fractions allowed.
+//!
+//! ```
+//! use tower_sqlite_sync::SyncConfig;
+//!
+//! let config: SyncConfig = serde_json::from_str(
+//!     r#"{ "db_folder": "/var/lib/rooms", "path": "^/rooms$", "heartbeat": 20 }"#,
+//! )?;
+//! assert_eq!(config.path().as_str(), "^/rooms$");
+//! assert_eq!(config.heartbeat().as_secs(), 20);
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use regex::Regex;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// What a [`SyncLayer`](crate::SyncLayer) serves, from where, and within which limits.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_sqlite_sync::SyncConfig;
+///
+/// let config = SyncConfig::default()
+///     .with_db_folder("/var/lib/rooms")
+///     .with_schema_folder("/etc/rooms/schemas")
+///     .with_heartbeat(Duration::from_secs(20));
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SyncConfig {
+    db_folder: PathBuf,
+    memory: bool,
+    schema_folder: PathBuf,
+    path: PathPattern,
+    wide_room_names: bool,
+    #[serde(with = "seconds")]
+    upgrade_timeout: Duration,
+    #[serde(with = "seconds")]
+    announce_timeout: Duration,
+    #[serde(with = "seconds")]
+    heartbeat: Duration,
+    #[serde(with = "seconds")]
+    slow_reader_timeout: Duration,
+    max_message_bytes: usize,
+    max_frame_bytes: usize,
+    max_connections: usize,
+    max_rooms: usize,
+    #[serde(with = "seconds")]
+    room_idle: Duration,
+    feed_window_bytes: usize,
+    queue_changesets: usize,
+    queue_bytes: usize,
+    #[serde(with = "seconds")]
+    queue_wait: Duration,
+    #[serde(with = "seconds")]
+    notify_interval: Duration,
+    #[serde(with = "seconds")]
+    busy_timeout: Duration,
+    #[serde(with = "seconds")]
+    shutdown_grace: Duration,
+}
+
+impl Default for SyncConfig {
+    fn default() -> Self {
+        Self {
+            db_folder: PathBuf::from("./dbs"),
+            memory: false,
+            schema_folder: PathBuf::from("./schemas"),
+            path: PathPattern::default(),
+            wide_room_names: false,
+            upgrade_timeout: Duration::from_secs(10),
+            announce_timeout: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(30),
+            slow_reader_timeout: Duration::from_secs(60),
+            max_message_bytes: 100 << 20,
+            max_frame_bytes: 1 << 20,
+            max_connections: 10_000,
+            max_rooms: 1_000,
+            room_idle: Duration::from_secs(60),
+            feed_window_bytes: 8 << 20,
+            queue_changesets: 256,
+            queue_bytes: 128 << 20,
+            queue_wait: Duration::from_secs(30),
+            notify_interval: Duration::ZERO,
+            busy_timeout: Duration::from_secs(5),
+            shutdown_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Writes a getter and a `with_` method for each plain setting, from one line of documentation.
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident, $with:ident: $type:ty;)*) => {
+        $(
+            $(#[$doc])*
+            #[must_use]
+            pub fn $name(&self) -> $type {
+                self.$name
+            }
+
+            #[doc = concat!("Sets [`", stringify!($name), "`](Self::", stringify!($name), ").")]
+            #[must_use]
+            pub fn $with(mut self, value: $type) -> Self {
+                self.$name = value;
+                self
+            }
+        )*
+    };
+}
+
+impl SyncConfig {
+    /// The folder of the room databases: room `r` is the file `r` in it. Created when the first room is opened.
+    #[must_use]
+    pub fn db_folder(&self) -> &Path {
+        &self.db_folder
+    }
+
+    /// Keeps rooms as files in this folder, and so not in memory.
+    #[must_use]
+    pub fn with_db_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.db_folder = folder.into();
+        self.memory = false;
+        self
+    }
+
+    /// The folder of the schema files. A client names one of them and the version (the hash of its text) it has.
+    #[must_use]
+    pub fn schema_folder(&self) -> &Path {
+        &self.schema_folder
+    }
+
+    /// Sets [`schema_folder`](Self::schema_folder).
+    #[must_use]
+    pub fn with_schema_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.schema_folder = folder.into();
+        self
+    }
+
+    /// Which request paths are ours.
+    #[must_use]
+    pub fn path(&self) -> &PathPattern {
+        &self.path
+    }
+
+    /// Sets [`path`](Self::path).
+    #[must_use]
+    pub fn with_path(mut self, path: PathPattern) -> Self {
+        self.path = path;
+        self
+    }
+
+    settings! {
+        /// Whether rooms live in memory: shared by their connections, gone [`room_idle`](Self::room_idle) after the
+        /// last one.
+        memory, with_memory: bool;
+        /// Whether room names beyond the safe set are admitted, as `@vlcn.io/ws-server` did.
+        wide_room_names, with_wide_room_names: bool;
+        /// How long the HTTP server may take to hand over the socket after the 101 response.
+        upgrade_timeout, with_upgrade_timeout: Duration;
+        /// How long a client may take to announce itself.
+        announce_timeout, with_announce_timeout: Duration;
+        /// Time between two pings. A peer that sends no byte for twice that time is closed.
+        heartbeat, with_heartbeat: Duration;
+        /// How long a peer's socket may take nothing of what is sent.
+        slow_reader_timeout, with_slow_reader_timeout: Duration;
+        /// The largest message accepted, in bytes. Clients send everything they have in one message.
+        max_message_bytes, with_max_message_bytes: usize;
+        /// Bytes of changes in one message to a client. A db_version is never split: a larger one that is already
+        /// in a file goes out whole.
+        max_frame_bytes, with_max_frame_bytes: usize;
+        /// Connections open at a time.
+        max_connections, with_max_connections: usize;
+        /// Rooms open at a time. A room takes about five file descriptors.
+        max_rooms, with_max_rooms: usize;
+        /// How long a room without connections stays open.
+        room_idle, with_room_idle: Duration;
+        /// Encoded changes that a room keeps for its live connections, in bytes. A connection that falls behind
+        /// them reads the database.
+        feed_window_bytes, with_feed_window_bytes: usize;
+        /// Changesets that may wait for one room's writer.
+        queue_changesets, with_queue_changesets: usize;
+        /// Bytes of changesets that may wait for one room's writer.
+        queue_bytes, with_queue_bytes: usize;
+        /// How long a changeset waits for a place in the writer's queue.
+        queue_wait, with_queue_wait: Duration;
+        /// Least time between two messages of changes to one client; zero sends at once.
+        notify_interval, with_notify_interval: Duration;
+        /// How long a room waits for another process that holds its write lock.
+        busy_timeout, with_busy_timeout: Duration;
+        /// How long a shutdown waits for clients to answer the close.
+        shutdown_grace, with_shutdown_grace: Duration;
+    }
+}
+
+/// A regular expression over request paths. It is not anchored by itself: `^/sync$` matches that path only.
+///
+/// ```
+/// use tower_sqlite_sync::PathPattern;
+///
+/// let path: PathPattern = "^/v[12]/sync$".parse()?;
+/// assert!(path.matches("/v1/sync"));
+/// assert!(!path.matches("/v3/sync"));
+/// # Ok::<(), tower_sqlite_sync::PathPatternError>(())
+/// ```
+#[derive(Clone)]
+pub struct PathPattern(Regex);
+
+impl PathPattern {
+    /// Whether a request path (without its query) is ours.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        self.0.is_match(path)
+    }
+
+    /// The expression as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl Default for PathPattern {
+    fn default() -> Self {
+        #[expect(clippy::expect_used, reason = "a constant expression, covered by a test")]
+        Self(Regex::new("^/sync(/|$)").expect("the default path pattern compiles"))
+    }
+}
+
+/// The text is not a regular expression.
+#[derive(Debug, thiserror::Error)]
+#[error("the path pattern is not a regular expression: {0}")]
+pub struct PathPatternError(String);
+
+impl std::str::FromStr for PathPattern {
+    type Err = PathPatternError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Regex::new(text).map(Self).map_err(|error| PathPatternError(error.to_string()))
+    }
+}
+
+impl fmt::Debug for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PathPattern").field(&self.as_str()).finish()
+    }
+}
+
+impl PartialEq for PathPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Serialize for PathPattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for PathPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Durations as numbers of seconds, which every configuration format can hold.
+mod seconds {
+    use super::{Deserialize, Deserializer, Duration, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(value.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_path_is_sync_and_what_is_below_it() {
+        let path = PathPattern::default();
+        for ours in ["/sync", "/sync/", "/sync/room"] {
+            assert!(path.matches(ours), "{ours}");
+        }
+        for other in ["/", "/synchronise", "/api/sync"] {
+            assert!(!path.matches(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_config_survives_json() {
+        let config = SyncConfig::default().with_notify_interval(Duration::from_millis(250)).with_memory(true);
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<SyncConfig>(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn what_is_left_out_keeps_its_default_and_what_is_unknown_is_refused() {
+        let config: SyncConfig = serde_json::from_str(r#"{"max_rooms": 3}"#).unwrap();
+        assert_eq!(config, SyncConfig::default().with_max_rooms(3));
+        let error = serde_json::from_str::<SyncConfig>(r#"{"max_room": 3}"#).unwrap_err();
+        assert!(error.to_string().contains("max_room"), "{error}");
+    }
+
+    #[test]
+    fn times_and_patterns_that_make_no_sense_are_refused() {
+        assert!(serde_json::from_str::<SyncConfig>(r#"{"heartbeat": -1}"#).is_err());
+        assert!(serde_json::from_str::<SyncConfig>(r#"{"path": "("}"#).is_err());
+    }
+}

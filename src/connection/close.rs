@@ -1,0 +1,98 @@
+//! How a connection ends: a code of RFC 6455 §7.4 or our own, and a reason within the 123 bytes that a close frame has.
+
+use std::fmt;
+
+/// The longest reason that fits a close frame (RFC 6455 §5.5), in bytes.
+const MAX_REASON: usize = 123;
+
+/// A close code with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Close {
+    code: u16,
+    reason: String,
+}
+
+impl Close {
+    /// 1001: the server stops, or the room does.
+    pub(crate) fn going_away() -> Self {
+        Self::new(1001, "the server is going away: connect again")
+    }
+
+    /// 1002: a message that doesn't belong to this state, or broken framing.
+    pub(crate) fn protocol(reason: &str) -> Self {
+        Self::new(1002, reason)
+    }
+
+    /// 1003: a frame of the other kind than the announce's.
+    pub(crate) fn unsupported(reason: &str) -> Self {
+        Self::new(1003, reason)
+    }
+
+    /// 1007: a frame that doesn't decode.
+    pub(crate) fn malformed(reason: &str) -> Self {
+        Self::new(1007, reason)
+    }
+
+    /// 1008: not allowed.
+    pub(crate) fn policy(reason: &str) -> Self {
+        Self::new(1008, reason)
+    }
+
+    /// 1009: a message over the limit.
+    pub(crate) fn too_big(limit: usize) -> Self {
+        Self::new(1009, &format!("a message may have {limit} bytes (max_message_bytes)"))
+    }
+
+    /// 1011: our fault.
+    pub(crate) fn internal(reason: &str) -> Self {
+        Self::new(1011, reason)
+    }
+
+    /// 1013: a limit that passes by itself.
+    pub(crate) fn try_again(reason: &str) -> Self {
+        Self::new(1013, reason)
+    }
+
+    /// 4400: client and room don't have the same schema.
+    pub(crate) fn schema(reason: &str) -> Self {
+        Self::new(4400, reason)
+    }
+
+    fn new(code: u16, reason: &str) -> Self {
+        let end = reason.floor_char_boundary(MAX_REASON);
+        Self { code, reason: reason.get(..end).unwrap_or_default().to_owned() }
+    }
+
+    /// The code.
+    pub(crate) fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// The reason; at most 123 bytes.
+    pub(crate) fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl fmt::Display for Close {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let close = Close::policy(&"é".repeat(100));
+        assert_eq!(close.reason().len(), 122);
+        assert_eq!(close.reason(), "é".repeat(61));
+    }
+
+    #[test]
+    fn a_short_reason_stays() {
+        assert_eq!(Close::protocol("no").to_string(), "1002 no");
+    }
+}

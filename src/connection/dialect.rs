@@ -1,0 +1,124 @@
+//! The two forms of a session: binary frames, as vlcn's clients speak, and JSON in text frames, for reading and writing by hand.
+
+use bytes::Bytes;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{Frame as WsFrame, Utf8Bytes};
+use tokio_tungstenite::tungstenite::Message as WsMessage;
+use tower_sqlite_sync_wire::{Message, Position, SiteId};
+
+use super::Close;
+use crate::room::Selection;
+
+/// The announce's kind of frame fixes the session's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Binary,
+    Json,
+}
+
+impl Dialect {
+    /// The dialect of a first message.
+    pub(super) fn of(message: &WsMessage) -> Self {
+        if message.is_text() { Self::Json } else { Self::Binary }
+    }
+
+    /// Decodes a data message.
+    pub(super) fn decode(self, message: WsMessage) -> Result<Message, Close> {
+        match (self, message) {
+            (Self::Binary, WsMessage::Binary(bytes)) => {
+                Message::decode(bytes).map_err(|error| Close::malformed(&error.to_string()))
+            }
+            (Self::Json, WsMessage::Text(text)) => {
+                Message::from_json(&text).map_err(|error| Close::malformed(&error.to_string()))
+            }
+            (Self::Binary, _) => Err(Close::unsupported("this session is binary, since its announce was")),
+            (Self::Json, _) => Err(Close::unsupported("this session is JSON text, since its announce was")),
+        }
+    }
+
+    /// Encodes a message.
+    pub(super) fn encode(self, message: &Message) -> WsMessage {
+        match self {
+            Self::Binary => WsMessage::Binary(message.encode()),
+            Self::Json => WsMessage::text(message.to_json()),
+        }
+    }
+
+    /// Encodes what was selected for a connection as a message of changes, cut into frames of `max_frame` bytes.
+    pub(super) fn changes(
+        self,
+        selection: &Selection,
+        sender: SiteId,
+        since: Position,
+        max_frame: usize,
+    ) -> Result<Vec<WsMessage>, Close> {
+        match self {
+            Self::Binary => Ok(fragments(selection.message(sender, since), max_frame)),
+            Self::Json => match selection.json(sender, since) {
+                Ok(text) => Ok(vec![WsMessage::Text(Utf8Bytes::from(text))]),
+                Err(error) => {
+                    tracing::error!(%error, "our own changes don't decode");
+                    Err(Close::internal("changes can't be shown as JSON; use binary frames"))
+                }
+            },
+        }
+    }
+}
+
+/// One binary message; if it is larger than a frame, because a single db_version is, in continuation frames.
+fn fragments(message: Bytes, max_frame: usize) -> Vec<WsMessage> {
+    if message.len() <= max_frame {
+        return vec![WsMessage::Binary(message)];
+    }
+    let mut rest = message;
+    let mut frames = Vec::new();
+    while !rest.is_empty() {
+        let part = rest.split_to(rest.len().min(max_frame.max(1)));
+        let kind = if frames.is_empty() { Data::Binary } else { Data::Continue };
+        frames.push(WsMessage::Frame(WsFrame::message(part, OpCode::Data(kind), rest.is_empty())));
+    }
+    frames
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_message_goes_out_in_continuation_frames() {
+        let frames = fragments(Bytes::from_static(b"abcdefgh"), 3);
+        let parts: Vec<(Vec<u8>, bool, OpCode)> = frames
+            .into_iter()
+            .map(|frame| match frame {
+                WsMessage::Frame(frame) => {
+                    let header = frame.header().clone();
+                    (frame.into_payload().to_vec(), header.is_final, header.opcode)
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(
+            parts,
+            [
+                (b"abc".to_vec(), false, OpCode::Data(Data::Binary)),
+                (b"def".to_vec(), false, OpCode::Data(Data::Continue)),
+                (b"gh".to_vec(), true, OpCode::Data(Data::Continue)),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_frame_of_the_other_kind_is_refused() {
+        let text = WsMessage::text(Message::Ping.to_json());
+        assert_eq!(Dialect::of(&text), Dialect::Json);
+        assert_eq!(Dialect::Binary.decode(text.clone()).unwrap_err().code(), 1003);
+        assert!(matches!(Dialect::Json.decode(text), Ok(Message::Ping)));
+        assert_eq!(Dialect::Json.decode(Dialect::Binary.encode(&Message::Ping)).unwrap_err().code(), 1003);
+    }
+
+    #[test]
+    fn garbage_is_malformed() {
+        assert_eq!(Dialect::Binary.decode(WsMessage::binary(vec![99])).unwrap_err().code(), 1007);
+        assert_eq!(Dialect::Json.decode(WsMessage::text("{")).unwrap_err().code(), 1007);
+    }
+}

@@ -1,0 +1,214 @@
+//! What comes from a client: its changes on their way to the room's writer, and its requests for changes of ours.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
+use tower_sqlite_sync_wire::{Changes, Message, Position, RejectChanges, SiteId, StartStreaming};
+
+use super::dialect::Dialect;
+use super::liveness::Liveness;
+use super::outbound::Command;
+use super::{Close, End, Session};
+use crate::auth::Access;
+use crate::config::SyncConfig;
+use crate::error::Error;
+use crate::refusals::Refusals;
+use crate::room::{Applied, Changeset, Outcome, Room};
+
+/// Changesets of one connection that the writer may hold: enough to keep it busy while the next one is on the wire.
+const MAX_IN_FLIGHT: usize = 16;
+
+/// How soon, and how late, a client that doesn't continue where it was told to is told again.
+const RESTART_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// A site id that no site has, since it is no random UUID: excluding it excludes nothing.
+const NOBODY: SiteId = SiteId::from_bytes([0xff; 16]);
+
+/// The receiving half of a session.
+pub(super) struct Inbound<'a, S> {
+    stream: &'a mut S,
+    dialect: Dialect,
+    room: Arc<Room>,
+    client: SiteId,
+    access: Access,
+    config: &'a SyncConfig,
+    refusals: &'a Refusals,
+    liveness: &'a Liveness,
+    commands: mpsc::Sender<Command>,
+    reply: mpsc::UnboundedSender<Outcome>,
+    outcomes: mpsc::UnboundedReceiver<Outcome>,
+    in_flight: usize,
+    restart: Option<Restart>,
+    retelling: bool,
+}
+
+/// The client was told to continue from elsewhere, and has not yet.
+#[derive(Debug)]
+struct Restart {
+    told: Instant,
+    delay: Duration,
+}
+
+impl<'a, S> Inbound<'a, S>
+where
+    S: Stream<Item = Result<WsMessage, WsError>> + Unpin,
+{
+    pub(super) fn new(stream: &'a mut S, session: &Session<'a>, commands: mpsc::Sender<Command>) -> Self {
+        let (reply, outcomes) = mpsc::unbounded_channel();
+        Self {
+            stream,
+            dialect: session.dialect,
+            room: session.room.clone(),
+            client: session.client,
+            access: session.access,
+            config: session.config,
+            refusals: session.refusals,
+            liveness: session.liveness,
+            commands,
+            reply,
+            outcomes,
+            in_flight: 0,
+            restart: None,
+            retelling: false,
+        }
+    }
+
+    /// Receives until the connection must end, and says why.
+    pub(super) async fn run(mut self) -> End {
+        loop {
+            let step = if self.in_flight < MAX_IN_FLIGHT {
+                tokio::select! {
+                    Some(outcome) = self.outcomes.recv() => self.on_outcome(outcome).await,
+                    message = self.stream.next() => match message {
+                        Some(Ok(message)) => self.on_message(message).await,
+                        Some(Err(error)) => Err(socket_error(&error, self.config)),
+                        None => Err(End::Gone),
+                    },
+                }
+            } else {
+                let _held = self.liveness.hold();
+                match self.outcomes.recv().await {
+                    Some(outcome) => self.on_outcome(outcome).await,
+                    None => Err(End::Gone),
+                }
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn on_message(&mut self, message: WsMessage) -> Result<(), End> {
+        match message {
+            // The answer to a ping is sent by the socket itself.
+            WsMessage::Ping(_) | WsMessage::Pong(_) => return Ok(()),
+            WsMessage::Close(_) => return Err(End::Gone),
+            _ => {}
+        }
+        let message = self.dialect.decode(message)?;
+        tracing::debug!(message = message.name(), "message received");
+        match message {
+            Message::Changes(changes) => self.on_changes(changes).await,
+            Message::RejectChanges(RejectChanges { whose, since }) => {
+                if whose == self.room.site() {
+                    self.command(Command::Rewind(since)).await?;
+                }
+                Ok(())
+            }
+            Message::AnnouncePresence(_) => Err(Close::protocol("a connection announces itself once").into()),
+            other => Err(Close::protocol(&format!("a client doesn't send {}", other.name())).into()),
+        }
+    }
+
+    async fn on_changes(&mut self, Changes { sender, since, changes }: Changes) -> Result<(), End> {
+        if sender != self.client {
+            return Err(Close::policy("changes must come from the site that was announced").into());
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if self.access == Access::ReadOnly {
+            tracing::info!(changes = changes.len(), "changes of a read-only client dropped");
+            return Ok(());
+        }
+        tracing::debug!(changes = changes.len(), since = since.db_version, "changes received");
+        let changeset = Changeset { sender, since, changes, reply: self.reply.clone() };
+        let _held = self.liveness.hold();
+        self.room.merge(changeset).await.map_err(|error| refused(&error))?;
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    async fn on_outcome(&mut self, outcome: Outcome) -> Result<(), End> {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        match outcome {
+            Outcome::Applied(applied) => self.on_applied(applied).await,
+            Outcome::Gap(position) => self.on_gap(position).await,
+            Outcome::Failed(error) => {
+                if matches!(error, Error::Changeset { .. }) {
+                    self.refusals.refuse(self.room.name(), self.client);
+                }
+                Err(refused(&error))
+            }
+        }
+    }
+
+    async fn on_applied(&mut self, applied: Applied) -> Result<(), End> {
+        self.restart = None;
+        self.refusals.forgive(self.room.name(), self.client);
+        if applied.bare_rows && !self.retelling {
+            // The client's engine changed a primary key: it sends the new row's key, but not its columns, which it takes for known.
+            tracing::info!("rows came without columns, asking the client for everything once");
+            self.retelling = true;
+            return self.start_streaming(Position::START, NOBODY).await;
+        }
+        if self.retelling && applied.since == Position::START {
+            self.retelling = false;
+            return self.start_streaming(applied.position, self.room.site()).await;
+        }
+        Ok(())
+    }
+
+    /// The changeset doesn't continue what the room has. Clients can't handle a rejection; a second StartStreaming makes them send
+    /// again from there. Others that were under way meanwhile have the same gap.
+    async fn on_gap(&mut self, position: Position) -> Result<(), End> {
+        let now = Instant::now();
+        let delay = match &self.restart {
+            None => RESTART_DELAYS.0,
+            Some(restart) if now >= restart.told + restart.delay => restart.delay.saturating_mul(2).min(RESTART_DELAYS.1),
+            Some(_) => return Ok(()),
+        };
+        tracing::info!(position = position.db_version, "changes don't continue what is here, asking for them again");
+        self.restart = Some(Restart { told: now, delay });
+        self.start_streaming(position, self.room.site()).await
+    }
+
+    async fn start_streaming(&self, since: Position, exclude: SiteId) -> Result<(), End> {
+        let message = StartStreaming { since, exclude_sites: vec![exclude], local_only: false };
+        self.command(Command::Send(Message::StartStreaming(message))).await
+    }
+
+    async fn command(&self, command: Command) -> Result<(), End> {
+        self.commands.send(command).await.map_err(|_| End::Gone)
+    }
+}
+
+/// What a failing socket means.
+pub(super) fn socket_error(error: &WsError, config: &SyncConfig) -> End {
+    tracing::debug!(%error, "socket failed");
+    match error {
+        WsError::Capacity(_) => Close::too_big(config.max_message_bytes()).into(),
+        WsError::Utf8(_) => Close::malformed("text frames are UTF-8").into(),
+        WsError::Protocol(_) => Close::protocol("broken WebSocket framing").into(),
+        _ => End::Gone,
+    }
+}
+
+fn refused(error: &Error) -> End {
+    tracing::warn!(%error, "changes not applied");
+    End::Close(error.close())
+}

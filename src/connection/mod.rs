@@ -1,0 +1,263 @@
+//! One socket: announce → inbound and outbound halves → close code.
+//!
+//! ```text
+//!   socket ──▶ inbound ──changesets──▶ writer        feed ──frames──▶ outbound ──▶ socket
+//!                 └───────────────── commands ─────────────────────────▲
+//! ```
+
+mod backoff;
+mod close;
+mod dialect;
+mod inbound;
+mod liveness;
+mod outbound;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::time::{timeout, timeout_at};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
+use tower_sqlite_sync_wire::{AnnouncePresence, Message, Position, SiteId, StartStreaming};
+use tracing::{Instrument, Span, field};
+
+pub(crate) use self::close::Close;
+use self::dialect::Dialect;
+use self::inbound::Inbound;
+use self::liveness::{Liveness, Watched};
+use self::outbound::{Command, Outbound};
+use crate::auth::{Access, Grant};
+use crate::config::SyncConfig;
+use crate::hub::{Admission, Hub};
+use crate::refusals::Refusals;
+use crate::room::{Lease, Purpose, Room, RoomName, SchemaName, WantedSchema};
+
+/// What a socket reads ahead. Most connections are idle most of the time.
+const READ_BUFFER: usize = 4 << 10;
+
+/// How much is gathered before it is written to the socket.
+const WRITE_BUFFER: usize = 16 << 10;
+
+/// Commands from the inbound half that may wait for the outbound one.
+const MAX_COMMANDS: usize = 32;
+
+/// How long a peer may take to answer a close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Who was let in, where to, and with which rights.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) room: RoomName,
+    pub(crate) grant: Grant,
+}
+
+/// How a connection comes to its end.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// We close it.
+    Close(Close),
+    /// The peer closed it, or the network did.
+    Gone,
+}
+
+/// What both halves of a session know.
+struct Session<'a> {
+    dialect: Dialect,
+    room: Arc<Room>,
+    client: SiteId,
+    access: Access,
+    config: &'a SyncConfig,
+    refusals: &'a Refusals,
+    liveness: &'a Liveness,
+}
+
+/// Serves an upgraded socket until it ends.
+pub(crate) async fn serve<IO>(hub: Arc<Hub>, admission: Admission, guest: Guest, io: IO)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let span = tracing::info_span!("connection", room = %guest.room, site = field::Empty);
+    async {
+        let liveness = Arc::new(Liveness::new());
+        let io = Watched::new(io, liveness.clone());
+        let limit = Some(hub.config().max_message_bytes());
+        let websocket = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(WRITE_BUFFER)
+            .max_message_size(limit)
+            .max_frame_size(limit);
+        let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(websocket)).await;
+        let (mut sink, mut stream) = socket.split();
+        let end = tokio::select! {
+            end = converse(&hub, &guest, &liveness, &mut sink, &mut stream) => end,
+            () = hub.closing() => End::Close(Close::going_away()),
+        };
+        match end {
+            End::Close(close) => {
+                tracing::info!(code = close.code(), reason = close.reason(), "connection closed");
+                say_goodbye(&close, &mut sink, &mut stream).await;
+            }
+            End::Gone => {
+                tracing::info!("connection closed by the client");
+                // Answers the client's close, if it said one.
+                drop(timeout(CLOSE_TIMEOUT, sink.close()).await);
+            }
+        }
+        drop(admission);
+    }
+    .instrument(span)
+    .await;
+}
+
+/// From the announce to the end.
+async fn converse<W, R>(hub: &Hub, guest: &Guest, liveness: &Liveness, sink: &mut W, stream: &mut R) -> End
+where
+    W: Sink<WsMessage, Error = WsError> + Unpin,
+    R: Stream<Item = Result<WsMessage, WsError>> + Unpin,
+{
+    let config = hub.config();
+    let announced = timeout(config.announce_timeout(), announce(stream, config)).await;
+    let (dialect, presence) = match announced {
+        Ok(Ok(announced)) => announced,
+        Ok(Err(end)) => return end,
+        Err(_) => return End::Close(Close::protocol("announce yourself sooner (announce_timeout)")),
+    };
+    Span::current().record("site", field::display(presence.sender));
+    tracing::info!(schema = %presence.schema_name.escape_debug(), version = presence.schema_version, "site announced");
+
+    let lease = match enter(hub, guest, &presence).await {
+        Ok(lease) => lease,
+        Err(end) => return end,
+    };
+    let client = presence.sender;
+    let session = Session {
+        dialect,
+        room: lease.clone(),
+        client,
+        access: guest.grant.access(),
+        config,
+        refusals: hub.refusals(),
+        liveness,
+    };
+    let start = match start_streaming(&session).await {
+        Ok(message) => Command::Send(Message::StartStreaming(message)),
+        Err(end) => return end,
+    };
+    let _connected = session.room.connected();
+    let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
+    let inbound = Inbound::new(stream, &session, commands.clone());
+    let outbound = Outbound::new(sink, &session, obeyed, seen(&session.room, &presence));
+    let receiving = async {
+        let wait = hub.refusals().wait(session.room.name(), client);
+        if !wait.is_zero() {
+            tracing::info!(?wait, "changes of this site were refused, asking for them later");
+            let _held = liveness.hold();
+            tokio::time::sleep(wait).await;
+        }
+        match commands.send(start).await {
+            Ok(()) => inbound.run().await,
+            Err(_) => End::Gone,
+        }
+    };
+    tokio::select! {
+        // In this order, so that StartStreaming is queued before the first changes are.
+        biased;
+        close = session.room.ending().ended() => End::Close(close),
+        end = receiving => end,
+        end = outbound.run() => end,
+    }
+}
+
+/// The first message, which must be an announce; its kind of frame is the session's.
+async fn announce<R>(stream: &mut R, config: &SyncConfig) -> Result<(Dialect, AnnouncePresence), End>
+where
+    R: Stream<Item = Result<WsMessage, WsError>> + Unpin,
+{
+    loop {
+        let message = match stream.next().await {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => return Err(inbound::socket_error(&error, config)),
+            None => return Err(End::Gone),
+        };
+        match message {
+            WsMessage::Ping(_) | WsMessage::Pong(_) => {}
+            WsMessage::Close(_) => return Err(End::Gone),
+            message => {
+                let dialect = Dialect::of(&message);
+                return match dialect.decode(message)? {
+                    Message::AnnouncePresence(presence) => Ok((dialect, presence)),
+                    other => {
+                        let reason = format!("the first message is an announce, not {}", other.name());
+                        Err(Close::protocol(&reason).into())
+                    }
+                };
+            }
+        }
+    }
+}
+
+/// Opens the room for a client that announced itself.
+async fn enter(hub: &Hub, guest: &Guest, presence: &AnnouncePresence) -> Result<Lease, End> {
+    let refused = |error: crate::Error| {
+        tracing::warn!(%error, "announce refused");
+        End::Close(error.close())
+    };
+    let name = SchemaName::parse(&presence.schema_name).map_err(refused)?;
+    let wanted = WantedSchema { name, version: presence.schema_version };
+    let lease = hub.rooms().enter(&guest.room, &Purpose::Client(wanted)).await.map_err(refused)?;
+    if presence.sender == lease.site() {
+        return Err(Close::policy("this site id is the server's own").into());
+    }
+    Ok(lease)
+}
+
+/// Tells a client from where on we lack its changes. One that may not write is muted: nothing is newer than what we claim to have.
+async fn start_streaming(session: &Session<'_>) -> Result<StartStreaming, End> {
+    let since = match session.access {
+        Access::ReadOnly => Position::MUTE,
+        Access::ReadWrite => session.room.position(session.client).await?,
+    };
+    Ok(StartStreaming { since, exclude_sites: vec![session.room.site()], local_only: false })
+}
+
+/// How far the client has seen this room's changes.
+fn seen(room: &Room, presence: &AnnouncePresence) -> Position {
+    let announced = presence.last_seens.iter().find(|(site, _)| *site == room.site());
+    let seen = announced.map_or(Position::START, |(_, position)| *position);
+    if seen.db_version > room.now() {
+        // The file went back in time, or the client made it up. Either way it gets everything, and misses nothing.
+        tracing::warn!(claimed = seen.db_version, now = room.now(), "client claims to have seen more than there is");
+        return Position::START;
+    }
+    seen.max(Position::START)
+}
+
+/// Sends the close and gives the peer a moment to answer it, so that it sees the code and not a broken connection.
+async fn say_goodbye<W, R>(close: &Close, sink: &mut W, stream: &mut R)
+where
+    W: Sink<WsMessage, Error = WsError> + Unpin,
+    R: Stream<Item = Result<WsMessage, WsError>> + Unpin,
+{
+    let frame = CloseFrame { code: close.code().into(), reason: close.reason().into() };
+    let deadline = tokio::time::Instant::now() + CLOSE_TIMEOUT;
+    if let Ok(Ok(())) = timeout_at(deadline, sink.send(WsMessage::Close(Some(frame)))).await {
+        while let Ok(Some(Ok(_))) = timeout_at(deadline, stream.next()).await {}
+    }
+}
+
+impl From<Close> for End {
+    fn from(close: Close) -> Self {
+        Self::Close(close)
+    }
+}
+
+impl From<crate::Error> for End {
+    fn from(error: crate::Error) -> Self {
+        tracing::warn!(%error, "connection can't go on");
+        Self::Close(error.close())
+    }
+}

@@ -1,0 +1,239 @@
+//! What goes to a client: it pulls from the feed when its socket can take more, so there is no backlog to overflow.
+
+use std::time::Duration;
+
+use futures_util::{Sink, SinkExt};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
+use tower_sqlite_sync_wire::{Message, Position};
+
+use super::backoff::Backoff;
+use super::{Close, End, Session};
+use crate::config::SyncConfig;
+use crate::room::{Frame, Pull, Selection, engine_site};
+
+/// So long after a burst of changes, a probe asks the client whether it has them.
+const PROBE_DELAY: Duration = Duration::from_secs(1);
+
+/// How soon, and how late, a client that asks for changes again gets them again.
+const REWIND_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// What the inbound side wants sent.
+#[derive(Debug)]
+pub(super) enum Command {
+    Send(Message),
+    /// The client says that it lacks what follows this position.
+    Rewind(Position),
+}
+
+/// The sending half of a session.
+pub(super) struct Outbound<'a, S> {
+    sink: &'a mut S,
+    session: &'a Session<'a>,
+    commands: mpsc::Receiver<Command>,
+    cursor: Cursor,
+    timers: Timers,
+    rewinds: Backoff<Position>,
+}
+
+/// How far a connection is in the room's changes.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    /// Everything up to this db_version was sent, or was the client's own.
+    read: i64,
+    /// The position that the last message took the client to. The client's own changes move `read` over it.
+    sent: Position,
+}
+
+impl Cursor {
+    fn at(position: Position) -> Self {
+        Self { read: position.db_version, sent: position }
+    }
+}
+
+/// When something is due though nothing happens.
+#[derive(Debug)]
+struct Timers {
+    ping: Instant,
+    probe: Option<Instant>,
+    /// No changes are sent before this.
+    resume: Option<Instant>,
+}
+
+impl Timers {
+    fn new(config: &SyncConfig) -> Self {
+        Self { ping: Instant::now() + config.heartbeat(), probe: None, resume: None }
+    }
+
+    fn next(&self) -> Instant {
+        [self.probe, self.resume].into_iter().flatten().fold(self.ping, Instant::min)
+    }
+
+    /// Whether changes must wait.
+    fn paused(&mut self) -> bool {
+        self.resume = self.resume.filter(|resume| *resume > Instant::now());
+        self.resume.is_some()
+    }
+
+    fn pause(&mut self, delay: Duration) {
+        if !delay.is_zero() {
+            self.resume = self.resume.max(Some(Instant::now() + delay));
+        }
+    }
+}
+
+impl<'a, S> Outbound<'a, S>
+where
+    S: Sink<WsMessage, Error = WsError> + Unpin,
+{
+    /// The sending half for a client that has seen the room's changes up to `seen`.
+    pub(super) fn new(
+        sink: &'a mut S,
+        session: &'a Session<'a>,
+        commands: mpsc::Receiver<Command>,
+        seen: Position,
+    ) -> Self {
+        Self {
+            sink,
+            session,
+            commands,
+            cursor: Cursor::at(seen),
+            timers: Timers::new(session.config),
+            rewinds: Backoff::new(REWIND_DELAYS.0, REWIND_DELAYS.1),
+        }
+    }
+
+    /// Sends until the connection must end, and says why.
+    pub(super) async fn run(mut self) -> End {
+        let mut now = self.session.room.subscribe();
+        loop {
+            now.mark_unchanged();
+            match self.send_what_is_there().await {
+                Ok(()) => {}
+                Err(end) => return end,
+            }
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => if let Err(end) = self.obey(command).await { return end },
+                    None => return End::Gone,
+                },
+                changed = now.changed() => if changed.is_err() { return End::Close(Close::going_away()) },
+                () = sleep_until(self.timers.next()) => if let Err(end) = self.on_time().await { return end },
+            }
+        }
+    }
+
+    /// Sends commands and changes until there are none, and flushes once.
+    async fn send_what_is_there(&mut self) -> Result<(), End> {
+        loop {
+            while let Ok(command) = self.commands.try_recv() {
+                self.obey(command).await?;
+            }
+            if self.timers.paused() {
+                break;
+            }
+            match self.session.room.pull(self.cursor.read) {
+                Pull::UpToDate => break,
+                Pull::Frame(frame) => self.send_frame(&frame).await?,
+                Pull::Unencoded => self.session.room.encode(self.cursor.read).await?,
+                Pull::Behind(upto) => {
+                    let frame = self.session.room.read_frame(self.cursor.read, upto, Some(self.session.client)).await?;
+                    self.send_frame(&frame).await?;
+                }
+            }
+        }
+        self.flush().await
+    }
+
+    async fn send_frame(&mut self, frame: &Frame) -> Result<(), End> {
+        if let Some(selection) = frame.without(engine_site(self.session.client)) {
+            self.send_changes(&selection).await?;
+            self.cursor.sent = Position::at(selection.last_version);
+            self.timers.probe = Some(Instant::now() + PROBE_DELAY);
+            self.timers.pause(self.session.config.notify_interval());
+        }
+        self.cursor.read = self.cursor.read.max(frame.upto);
+        Ok(())
+    }
+
+    async fn send_changes(&mut self, selection: &Selection) -> Result<(), End> {
+        let (sender, max_frame) = (self.session.room.site(), self.session.config.max_frame_bytes());
+        for message in self.session.dialect.changes(selection, sender, self.cursor.sent, max_frame)? {
+            self.feed(message).await?;
+        }
+        tracing::debug!(changes = selection.count, since = self.cursor.sent.db_version, "changes sent");
+        Ok(())
+    }
+
+    async fn obey(&mut self, command: Command) -> Result<(), End> {
+        match command {
+            Command::Send(message) => {
+                tracing::debug!(message = message.name(), "message sent");
+                self.feed(self.session.dialect.encode(&message)).await?;
+                self.flush().await
+            }
+            Command::Rewind(position) => {
+                self.rewind(position);
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes back to where the client says it is. One that doesn't get any further waits longer each time.
+    fn rewind(&mut self, position: Position) {
+        if position >= self.cursor.sent {
+            return;
+        }
+        let delay = self.rewinds.next(position);
+        tracing::info!(from = self.cursor.sent.db_version, to = position.db_version, ?delay, "client asks for changes again");
+        self.cursor = Cursor::at(position);
+        self.timers.pause(delay);
+    }
+
+    async fn on_time(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        if self.timers.probe.is_some_and(|probe| probe <= now) {
+            self.timers.probe = None;
+            self.probe().await?;
+        }
+        if self.timers.ping <= now {
+            let heartbeat = self.session.config.heartbeat();
+            if self.session.liveness.silence() >= heartbeat.saturating_mul(2) {
+                return Err(End::Close(Close::protocol("no answer to pings")));
+            }
+            self.timers.ping = now + heartbeat;
+            self.feed(WsMessage::Ping(bytes::Bytes::new())).await?;
+            self.probe().await?;
+        }
+        self.flush().await
+    }
+
+    /// An empty message from where the client should be. A client that failed to apply something, of which it says nothing, answers
+    /// that it is not there yet; others take no notice.
+    async fn probe(&mut self) -> Result<(), End> {
+        if self.cursor.sent == Position::START {
+            return Ok(());
+        }
+        let nothing = Selection { count: 0, last_version: self.cursor.sent.db_version, bytes: bytes::Bytes::new() };
+        self.send_changes(&nothing).await
+    }
+
+    async fn feed(&mut self, message: WsMessage) -> Result<(), End> {
+        let limit = self.session.config.slow_reader_timeout();
+        tokio::select! {
+            biased;
+            fed = self.sink.feed(message) => fed.map_err(|_| End::Gone),
+            () = self.session.liveness.stalled(limit) => Err(End::Close(Close::try_again("this client reads too slowly"))),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        let limit = self.session.config.slow_reader_timeout();
+        tokio::select! {
+            biased;
+            flushed = self.sink.flush() => flushed.map_err(|_| End::Gone),
+            () = self.session.liveness.stalled(limit) => Err(End::Close(Close::try_again("this client reads too slowly"))),
+        }
+    }
+}

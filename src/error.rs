@@ -1,0 +1,177 @@
+//! What can go wrong, and the one place that says how a peer is told.
+
+use crate::connection::Close;
+use crate::room::{RoomName, SchemaName};
+
+/// A failure of a room or of the layer.
+///
+/// The text names the room and says what to do; it never holds a token, a key or a cell value.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The name can't be a room's.
+    #[error("room name refused: {0}")]
+    RoomName(#[from] crate::room::RoomNameError),
+
+    /// The room has no database yet, and nothing said which schema to create it with.
+    #[error("room {room} doesn't exist: let a client announce itself, or call SyncHandle::create_room")]
+    NoSuchRoom {
+        /// The room that was asked for.
+        room: RoomName,
+    },
+
+    /// The schema folder has no usable file of that name.
+    #[error("schema {schema:?} is unknown: {reason}")]
+    SchemaUnknown {
+        /// The name as it was asked for.
+        schema: String,
+        /// Why it can't be used.
+        reason: String,
+    },
+
+    /// The schema file's version is not the one the client has.
+    #[error("schema {schema} here has version {resident}, not {wanted}: install the same text at client and server")]
+    SchemaNotResident {
+        /// The schema's name.
+        schema: SchemaName,
+        /// The version that was asked for.
+        wanted: i64,
+        /// The version of the file in the schema folder.
+        resident: i64,
+    },
+
+    /// The room holds another schema, or another version of it.
+    #[error("room {room} has schema {stored:?}, not {wanted:?}: connect to another room, or bring the schema up to date")]
+    SchemaMismatch {
+        /// The room.
+        room: RoomName,
+        /// Name and version in the room's database.
+        stored: String,
+        /// Name and version that were asked for.
+        wanted: String,
+    },
+
+    /// The schema's text could not be applied to the room; nothing was changed.
+    #[error("schema {schema} can't be applied to room {room}: {source}")]
+    SchemaRefused {
+        /// The room.
+        room: RoomName,
+        /// The schema's name.
+        schema: SchemaName,
+        /// What SQLite or the engine said.
+        source: Box<rusqlite::Error>,
+    },
+
+    /// The layer has as many rooms open as it may.
+    #[error("{limit} rooms are open, which is the limit (max_rooms): try again later")]
+    TooManyRooms {
+        /// The limit.
+        limit: usize,
+    },
+
+    /// The room's writer has been busy for longer than `queue_wait`.
+    #[error("room {room} is busy: try again later")]
+    Busy {
+        /// The room.
+        room: RoomName,
+    },
+
+    /// The layer is shutting down, or the room is.
+    #[error("the server is going away: connect again")]
+    GoingAway,
+
+    /// A changeset can't be applied: it names what the schema lacks, is malformed, or breaks a bound or a constraint.
+    #[error("a changeset for room {room} is refused: {source}")]
+    Changeset {
+        /// The room.
+        room: RoomName,
+        /// What the engine said.
+        source: Box<crr::Error>,
+    },
+
+    /// The engine failed on the room's database.
+    #[error("room {room}: {source}")]
+    Engine {
+        /// The room.
+        room: RoomName,
+        /// What the engine said.
+        source: Box<crr::Error>,
+    },
+
+    /// SQLite failed on the room's database.
+    #[error("room {room}: {source}")]
+    Sqlite {
+        /// The room.
+        room: RoomName,
+        /// What SQLite said.
+        source: Box<rusqlite::Error>,
+    },
+
+    /// The room's file can't be opened as a database of this engine.
+    #[error("room {room} can't be opened: {reason}")]
+    Unusable {
+        /// The room.
+        room: RoomName,
+        /// What SQLite or the engine said.
+        reason: String,
+    },
+
+    /// A file or folder can't be used.
+    #[error("room {room}: {action}: {source}")]
+    Io {
+        /// The room.
+        room: RoomName,
+        /// What was being done.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
+    /// The room's database is behind what its clients were shown: the file was replaced or went back in time.
+    #[error("room {room} went back in time: its database ends at {stored}, but {shown} was shown to clients")]
+    WentBack {
+        /// The room.
+        room: RoomName,
+        /// The highest db_version in the file.
+        stored: i64,
+        /// The highest db_version that clients were shown.
+        shown: i64,
+    },
+
+    /// A closure given to [`SyncHandle`](crate::SyncHandle) panicked; its transaction was rolled back.
+    #[error("room {room}: the closure panicked, its transaction was rolled back")]
+    Panicked {
+        /// The room.
+        room: RoomName,
+    },
+}
+
+impl Error {
+    /// How a connection that met this error is closed. The text is safe to show: it names no path and no value.
+    pub(crate) fn close(&self) -> Close {
+        match self {
+            Self::SchemaUnknown { .. } | Self::SchemaNotResident { .. } | Self::SchemaMismatch { .. } => {
+                Close::schema(&self.to_string())
+            }
+            Self::SchemaRefused { schema, .. } => Close::schema(&format!("schema {schema} can't be applied here")),
+            Self::TooManyRooms { .. } | Self::Busy { .. } => Close::try_again(&self.to_string()),
+            Self::GoingAway => Close::going_away(),
+            Self::RoomName(_) | Self::NoSuchRoom { .. } => Close::policy(&self.to_string()),
+            Self::Changeset { source, .. } => Close::policy(&format!("changes refused: {source}")),
+            Self::Engine { .. }
+            | Self::Sqlite { .. }
+            | Self::Io { .. }
+            | Self::Unusable { .. }
+            | Self::WentBack { .. }
+            | Self::Panicked { .. } => Close::internal("the room's database failed; the server's log says why"),
+        }
+    }
+
+    pub(crate) fn engine(room: &RoomName, source: crr::Error) -> Self {
+        Self::Engine { room: room.clone(), source: Box::new(source) }
+    }
+
+    pub(crate) fn sqlite(room: &RoomName, source: rusqlite::Error) -> Self {
+        Self::Sqlite { room: room.clone(), source: Box::new(source) }
+    }
+}

@@ -1,0 +1,131 @@
+//! The application's own way to the rooms.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rusqlite::{Connection, Transaction};
+
+use crate::error::Error;
+use crate::hub::Hub;
+use crate::room::{Purpose, RoomName, SchemaName};
+
+/// Reads and writes rooms from server code, lists them, and shuts the layer down.
+///
+/// Got from [`SyncLayer::handle`](crate::SyncLayer::handle); cheap to clone. What is written here are changes like any client's:
+/// connected clients get them at once, the others when they connect.
+///
+/// ```
+/// use tower_sqlite_sync::{SyncConfig, SyncLayer};
+///
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// # let folder = tempfile::tempdir()?;
+/// # std::fs::write(folder.path().join("todo.sql"),
+/// #     "CREATE TABLE todo (id INTEGER PRIMARY KEY NOT NULL, title TEXT); SELECT crsql_as_crr('todo');")?;
+/// # let config = SyncConfig::default().with_db_folder(folder.path().join("dbs")).with_schema_folder(folder.path());
+/// let layer = SyncLayer::new(config);
+/// let rooms = layer.handle();
+///
+/// rooms.create_room("lobby", "todo.sql").await?;
+/// rooms.write("lobby", |tx| tx.execute("INSERT INTO todo (id, title) VALUES (1, 'say hello')", [])).await?;
+/// let title: String =
+///     rooms.read("lobby", |conn| conn.query_row("SELECT title FROM todo WHERE id = 1", [], |row| row.get(0))).await?;
+/// assert_eq!(title, "say hello");
+/// rooms.shutdown().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct SyncHandle {
+    hub: Arc<Hub>,
+}
+
+/// An open room, as [`SyncHandle::rooms`] lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RoomStatus {
+    /// The room's name.
+    pub name: RoomName,
+    /// Clients that are connected to it and have announced themselves.
+    pub connections: usize,
+    /// The db_version up to which its changes are durable and shown to clients.
+    pub db_version: i64,
+}
+
+impl SyncHandle {
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+
+    /// Opens a room, and creates it with the schema file of that name if it doesn't exist.
+    ///
+    /// # Errors
+    ///
+    /// A bad room name, an unknown or unusable schema, a room that has another schema, a limit, or a failing database.
+    pub async fn create_room(&self, room: &str, schema: &str) -> Result<(), Error> {
+        let purpose = Purpose::Create(SchemaName::parse(schema)?);
+        self.hub.rooms().enter(&self.name(room)?, &purpose).await?;
+        Ok(())
+    }
+
+    /// Reads a room's database in one read transaction, on a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchRoom`], what `job` returns as [`Error::Sqlite`], or a failure to open the room.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        room: &str,
+        job: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let name = self.name(room)?;
+        let room = self.hub.rooms().enter(&name, &Purpose::Existing).await?;
+        room.read(job).await?.map_err(|error| Error::sqlite(&name, error))
+    }
+
+    /// Writes a room's database in a transaction, on a thread that may block. The transaction is committed if `job` succeeds;
+    /// then it is durable, and on its way to the clients. It waits its turn among the clients' changes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchRoom`], what `job` returns as [`Error::Sqlite`], [`Error::Panicked`], or a failure to open the room or to
+    /// commit.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        room: &str,
+        job: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let room = self.hub.rooms().enter(&self.name(room)?, &Purpose::Existing).await?;
+        room.write(job).await
+    }
+
+    /// The rooms that are open now. Rooms without clients are closed after a while; their files stay.
+    #[must_use]
+    pub fn rooms(&self) -> Vec<RoomStatus> {
+        let status = |room: Arc<crate::room::Room>| RoomStatus {
+            name: room.name().clone(),
+            connections: room.connections(),
+            db_version: room.now(),
+        };
+        let mut rooms: Vec<RoomStatus> = self.hub.rooms().open_rooms().into_iter().map(status).collect();
+        rooms.sort_by(|a, b| a.name.cmp(&b.name));
+        rooms
+    }
+
+    /// Shuts the layer down: connections are closed with 1001, new ones are answered 503, what is queued is committed, and the
+    /// databases are closed with nothing left in their logs.
+    pub async fn shutdown(&self) {
+        self.hub.shut_down().await;
+    }
+
+    fn name(&self, room: &str) -> Result<RoomName, Error> {
+        let parsed = if self.hub.config().wide_room_names() { RoomName::parse_wide(room) } else { RoomName::parse(room) };
+        Ok(parsed?)
+    }
+}
+
+impl fmt::Debug for SyncHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncHandle").field("rooms", &self.rooms().len()).finish_non_exhaustive()
+    }
+}

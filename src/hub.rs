@@ -1,0 +1,102 @@
+//! All that the connections of a layer share. It is made once, in [`SyncLayer::new`](crate::SyncLayer::new): axum makes a service of
+//! a layer for every route.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::SyncConfig;
+use crate::refusals::Refusals;
+use crate::room::Registry;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    config: SyncConfig,
+    rooms: Arc<Registry>,
+    refusals: Refusals,
+    places: Arc<Semaphore>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+/// A connection's place under `max_connections`; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    _place: OwnedSemaphorePermit,
+}
+
+/// Why no further connection is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    /// There are as many as there may be.
+    #[error("too many connections (max_connections): try again later")]
+    TooManyConnections,
+    /// The layer is shutting down.
+    #[error("the server is going away: try again later")]
+    ShuttingDown,
+}
+
+impl Hub {
+    pub(crate) fn new(config: SyncConfig) -> Arc<Self> {
+        let places = Arc::new(Semaphore::new(config.max_connections().min(Semaphore::MAX_PERMITS)));
+        let rooms = Arc::new(Registry::new(config.clone()));
+        Arc::new(Self {
+            config,
+            rooms,
+            refusals: Refusals::default(),
+            places,
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        })
+    }
+
+    /// The layer's configuration.
+    pub(crate) fn config(&self) -> &SyncConfig {
+        &self.config
+    }
+
+    /// The open rooms.
+    pub(crate) fn rooms(&self) -> &Arc<Registry> {
+        &self.rooms
+    }
+
+    /// The sites whose changes were refused.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// A place for one more connection.
+    pub(crate) fn admit(&self) -> Result<Admission, Refused> {
+        if self.closing.is_cancelled() {
+            return Err(Refused::ShuttingDown);
+        }
+        match self.places.clone().try_acquire_owned() {
+            Ok(place) => Ok(Admission { _place: place }),
+            Err(_) => Err(Refused::TooManyConnections),
+        }
+    }
+
+    /// Runs a connection. A shutdown waits for it.
+    pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(connection);
+    }
+
+    /// Waits until the layer shuts down.
+    pub(crate) async fn closing(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// Closes all connections (1001), waits for them within `shutdown_grace`, then closes all rooms: what was queued is committed,
+    /// and the logs are written back into the database files.
+    pub(crate) async fn shut_down(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(self.config.shutdown_grace(), self.tasks.wait()).await.is_err() {
+            tracing::warn!(connections = self.tasks.len(), "connections did not close in time (shutdown_grace)");
+        }
+        self.rooms.close().await;
+    }
+}

@@ -1,0 +1,212 @@
+//! A room's stream of committed changes: read once and encoded once for all its connections.
+//!
+//! ```text
+//!            window: encoded frames                not encoded yet
+//!   ───────┬────────┬────────┬────────┬ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ┐
+//!        start    frame    frame     head                    now
+//! ```
+//!
+//! Connections pull. One that has read up to `head` while `now` is ahead encodes the next frame for everybody; one that has
+//! fallen behind `start` reads the database for itself until it has caught up. So there is no backlog a connection, and a slow
+//! one costs nothing but its own reads.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use super::frame::Frame;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    window: Mutex<Window>,
+    now: watch::Sender<i64>,
+    /// Held while a frame is being encoded, so that it is encoded once.
+    encoding: tokio::sync::Mutex<()>,
+    max_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Window {
+    frames: VecDeque<Arc<Frame>>,
+    bytes: usize,
+    head: i64,
+}
+
+/// What a connection that has read up to some db_version finds.
+#[derive(Debug)]
+pub(crate) enum Pull {
+    /// There is nothing newer.
+    UpToDate,
+    /// The next frame.
+    Frame(Arc<Frame>),
+    /// What follows is committed but not encoded yet: [`Feed::encode`] it.
+    Unencoded,
+    /// What follows has left the window, or never was in it: read the database up to here.
+    Behind(i64),
+}
+
+impl Feed {
+    /// A feed of a room whose database ends at `now`; its window may hold `max_bytes` of encoded changes.
+    pub(crate) fn new(now: i64, max_bytes: usize) -> Self {
+        let window = Window { frames: VecDeque::new(), bytes: 0, head: now };
+        Self {
+            window: Mutex::new(window),
+            now: watch::Sender::new(now),
+            encoding: tokio::sync::Mutex::new(()),
+            max_bytes,
+        }
+    }
+
+    /// The db_version up to which changes are durable and may be shown.
+    pub(crate) fn now(&self) -> i64 {
+        *self.now.borrow()
+    }
+
+    /// Wakes whenever [`now`](Self::now) grows.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<i64> {
+        self.now.subscribe()
+    }
+
+    /// Says that everything up to `now` is durable.
+    pub(crate) fn advance(&self, now: i64) {
+        self.now.send_if_modified(|current| {
+            let newer = now > *current;
+            *current = (*current).max(now);
+            newer
+        });
+    }
+
+    /// Adds a frame and says that everything up to its end is durable. A frame that doesn't continue the window is dropped: what
+    /// lies between is encoded when somebody asks for it.
+    pub(crate) fn publish(&self, frame: Frame) {
+        let upto = frame.upto;
+        self.append(Arc::new(frame));
+        self.advance(upto);
+    }
+
+    /// The db_version up to which frames are encoded.
+    pub(crate) fn head(&self) -> i64 {
+        self.locked().head
+    }
+
+    /// What follows db_version `read`.
+    pub(crate) fn pull(&self, read: i64) -> Pull {
+        let now = self.now();
+        if read >= now {
+            return Pull::UpToDate;
+        }
+        let window = self.locked();
+        if read == window.head {
+            return Pull::Unencoded;
+        }
+        let next = window.frames.partition_point(|frame| frame.after < read);
+        match window.frames.get(next) {
+            Some(frame) if frame.after == read => Pull::Frame(frame.clone()),
+            // Between two borders, or before the window: the end of the window is a border to come back at.
+            _ => Pull::Behind(if window.head > read { window.head } else { now }),
+        }
+    }
+
+    /// Encodes what follows `head` with `read(head, now)`, unless somebody else has just done so.
+    pub(crate) async fn encode<E>(&self, head: i64, read: impl AsyncFnOnce(i64, i64) -> Result<Frame, E>) -> Result<(), E> {
+        let _alone = self.encoding.lock().await;
+        if self.head() != head {
+            return Ok(());
+        }
+        let frame = read(head, self.now()).await?;
+        self.append(Arc::new(frame));
+        Ok(())
+    }
+
+    fn append(&self, frame: Arc<Frame>) {
+        let mut window = self.locked();
+        if frame.after != window.head {
+            return;
+        }
+        window.head = frame.upto;
+        window.bytes += frame.byte_len();
+        window.frames.push_back(frame);
+        while window.bytes > self.max_bytes {
+            let Some(oldest) = window.frames.pop_front() else { break };
+            window.bytes -= oldest.byte_len();
+        }
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(after: i64, upto: i64) -> Frame {
+        let bytes = usize::try_from(upto - after).unwrap();
+        Frame::of_size(after, upto, bytes)
+    }
+
+    fn bounds(pull: Pull) -> (i64, i64) {
+        match pull {
+            Pull::Frame(frame) => (frame.after, frame.upto),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_published_frame_is_pulled_by_whoever_has_read_up_to_it() {
+        let feed = Feed::new(10, 1000);
+        assert!(matches!(feed.pull(10), Pull::UpToDate));
+        feed.publish(frame(10, 12));
+        feed.publish(frame(12, 13));
+        assert_eq!(bounds(feed.pull(10)), (10, 12));
+        assert_eq!(bounds(feed.pull(12)), (12, 13));
+        assert!(matches!(feed.pull(13), Pull::UpToDate));
+    }
+
+    #[test]
+    fn whoever_is_between_borders_or_behind_the_window_reads_the_database_up_to_its_end() {
+        let feed = Feed::new(10, 5);
+        feed.publish(frame(10, 14));
+        assert!(matches!(feed.pull(12), Pull::Behind(14)));
+        feed.publish(frame(14, 18));
+        assert!(matches!(feed.pull(10), Pull::Behind(18)), "the first frame has left the window");
+        assert_eq!(bounds(feed.pull(14)), (14, 18));
+        assert!(matches!(feed.pull(0), Pull::Behind(18)));
+    }
+
+    #[tokio::test]
+    async fn what_was_only_announced_is_encoded_once() {
+        let feed = Feed::new(10, 1000);
+        feed.advance(30);
+        assert!(matches!(feed.pull(10), Pull::Unencoded));
+        let read = async |head, now| Ok::<_, ()>(frame(head, (head + 8).min(now)));
+        feed.encode(10, read).await.unwrap();
+        feed.encode(10, async |_, _| -> Result<Frame, ()> { panic!("encoded twice") }).await.unwrap();
+        assert_eq!(bounds(feed.pull(10)), (10, 18));
+        assert!(matches!(feed.pull(18), Pull::Unencoded));
+    }
+
+    #[test]
+    fn a_frame_that_leaves_a_hole_is_not_taken() {
+        let feed = Feed::new(10, 1000);
+        feed.advance(20);
+        feed.publish(frame(20, 21));
+        assert_eq!(feed.now(), 21);
+        assert!(matches!(feed.pull(10), Pull::Unencoded), "what lies between must be encoded first");
+        assert!(matches!(feed.pull(20), Pull::Behind(21)));
+    }
+
+    #[test]
+    fn now_never_goes_back() {
+        let feed = Feed::new(10, 1000);
+        let mut changes = feed.subscribe();
+        feed.advance(9);
+        assert_eq!(feed.now(), 10);
+        assert!(!changes.has_changed().unwrap());
+        feed.advance(11);
+        assert_eq!(*changes.borrow_and_update(), 11);
+    }
+}

@@ -1,0 +1,235 @@
+//! A run of whole db_versions, encoded once for every connection that will be sent it.
+
+use std::ops::{ControlFlow, Range};
+
+use bytes::{Bytes, BytesMut};
+use rusqlite::Connection;
+use tower_sqlite_sync_wire as wire;
+
+use super::convert;
+
+/// All that changed in the db_versions `after < v <= upto`, as encoded changes in (db_version, seq) order.
+///
+/// A frame ends at the border of a db_version, because a peer's position can't end inside one.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    /// The frame starts behind this db_version.
+    pub(crate) after: i64,
+    /// Whoever has the frame has everything up to this db_version.
+    pub(crate) upto: i64,
+    runs: Vec<Run>,
+    bytes: Bytes,
+}
+
+/// Neighbouring changes of one author.
+#[derive(Debug, Clone)]
+struct Run {
+    author: Option<crr::SiteId>,
+    count: usize,
+    last_version: i64,
+    bytes: Range<usize>,
+}
+
+/// What one connection is sent of a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Selection {
+    pub(crate) count: usize,
+    /// The db_version of the last change: the position that the message takes its receiver to.
+    pub(crate) last_version: i64,
+    pub(crate) bytes: Bytes,
+}
+
+impl Frame {
+    /// Reads and encodes what follows `after`, up to `upto` at most, in about `max_bytes`. A single db_version that is larger is read
+    /// whole. Call it inside a read transaction.
+    pub(crate) fn read(
+        conn: &Connection,
+        after: i64,
+        upto: i64,
+        exclude: Option<crr::SiteId>,
+        max_bytes: usize,
+    ) -> crr::Result<Self> {
+        let mut frame = FrameBuilder::new(max_bytes);
+        let query = crr::ChangesQuery { after, up_to: Some(upto), exclude };
+        crr::Crr::of(conn)?.read_changes(&query, |change| frame.push(&change))?;
+        Ok(frame.finish(after, upto))
+    }
+
+    /// A frame of that many bytes that are no changes.
+    #[cfg(test)]
+    pub(crate) fn of_size(after: i64, upto: i64, bytes: usize) -> Self {
+        Self { after, upto, runs: Vec::new(), bytes: vec![0; bytes].into() }
+    }
+
+    /// Bytes that the frame holds in memory.
+    pub(crate) fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The frame without the changes that `site` wrote itself; `None` if nothing is left.
+    pub(crate) fn without(&self, site: crr::SiteId) -> Option<Selection> {
+        let others = || self.runs.iter().filter(|run| run.author != Some(site));
+        let last_version = others().next_back()?.last_version;
+        let count = others().map(|run| run.count).sum();
+        let bytes = if others().count() == self.runs.len() {
+            self.bytes.clone()
+        } else {
+            let mut kept = BytesMut::with_capacity(others().map(|run| run.bytes.len()).sum());
+            others().filter_map(|run| self.bytes.get(run.bytes.clone())).for_each(|bytes| kept.extend_from_slice(bytes));
+            kept.freeze()
+        };
+        Some(Selection { count, last_version, bytes })
+    }
+}
+
+/// Encodes changes until the frame is full.
+struct FrameBuilder {
+    max_bytes: usize,
+    runs: Vec<Run>,
+    bytes: BytesMut,
+    /// The frame as it was before the db_version that is being added.
+    border: Option<Border>,
+    /// Where the frame was cut because it was full: everything up to this db_version is in it.
+    cut: Option<i64>,
+}
+
+/// The end of a db_version inside a frame that is being built.
+struct Border {
+    runs: usize,
+    last: Run,
+    bytes: usize,
+}
+
+impl FrameBuilder {
+    fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, runs: Vec::new(), bytes: BytesMut::new(), border: None, cut: None }
+    }
+
+    fn push(&mut self, change: &crr::Change<'_>) -> ControlFlow<()> {
+        if let Some(last) = self.runs.last()
+            && last.last_version != change.db_version
+        {
+            self.border = Some(Border { runs: self.runs.len(), last: last.clone(), bytes: self.bytes.len() });
+        }
+        let start = self.bytes.len();
+        convert::outgoing(change).encode_into(&mut self.bytes);
+        let end = self.bytes.len();
+        if end > self.max_bytes
+            && let Some(border) = self.border.take()
+        {
+            self.cut_at(border);
+            return ControlFlow::Break(());
+        }
+        match self.runs.last_mut() {
+            Some(run) if run.author == change.site_id => {
+                run.count += 1;
+                run.last_version = change.db_version;
+                run.bytes.end = end;
+            }
+            _ => self.runs.push(Run {
+                author: change.site_id,
+                count: 1,
+                last_version: change.db_version,
+                bytes: start..end,
+            }),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Takes back the db_version that did not fit.
+    fn cut_at(&mut self, border: Border) {
+        self.cut = Some(border.last.last_version);
+        self.bytes.truncate(border.bytes);
+        self.runs.truncate(border.runs);
+        if let Some(last) = self.runs.last_mut() {
+            *last = border.last;
+        }
+    }
+
+    fn finish(self, after: i64, upto: i64) -> Frame {
+        Frame { after, upto: self.cut.unwrap_or(upto), runs: self.runs, bytes: self.bytes.freeze() }
+    }
+}
+
+impl Selection {
+    /// The whole message, for a connection that was last sent `since`.
+    pub(crate) fn message(&self, sender: wire::SiteId, since: wire::Position) -> Bytes {
+        let mut message = BytesMut::with_capacity(self.bytes.len() + 64);
+        wire::ChangesHead { sender, since, count: self.count }.encode_into(&mut message);
+        message.extend_from_slice(&self.bytes);
+        message.freeze()
+    }
+
+    /// The whole message as JSON text.
+    pub(crate) fn json(&self, sender: wire::SiteId, since: wire::Position) -> Result<String, wire::DecodeError> {
+        let changes = wire::ChangeList::from_encoded(self.count, self.bytes.clone())?;
+        Ok(wire::Message::Changes(wire::Changes { sender, since, changes }).to_json())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AUTHOR: crr::SiteId = crr::SiteId::from_bytes([1; 16]);
+    const OTHER: crr::SiteId = crr::SiteId::from_bytes([2; 16]);
+
+    fn frame(max_bytes: usize, changes: &[(i64, crr::SiteId)]) -> Frame {
+        let mut builder = FrameBuilder::new(max_bytes);
+        for (seq, (db_version, site)) in changes.iter().enumerate() {
+            let change = crr::Change {
+                table: "foo",
+                pk: &[1, 9, 1],
+                cid: "b",
+                val: rusqlite::types::ValueRef::Integer(7),
+                col_version: 1,
+                db_version: *db_version,
+                site_id: Some(*site),
+                cl: 1,
+                seq: i64::try_from(seq).unwrap(),
+            };
+            if builder.push(&change).is_break() {
+                break;
+            }
+        }
+        builder.finish(0, 100)
+    }
+
+    fn versions(selection: &Selection) -> Vec<i64> {
+        let list = wire::ChangeList::from_encoded(selection.count, selection.bytes.clone()).unwrap();
+        list.iter().map(|change| change.db_version).collect()
+    }
+
+    #[test]
+    fn a_site_is_not_sent_what_it_wrote() {
+        let frame = frame(1 << 20, &[(1, AUTHOR), (1, OTHER), (2, AUTHOR), (3, OTHER), (4, AUTHOR)]);
+        let selection = frame.without(AUTHOR).unwrap();
+        assert_eq!(versions(&selection), [1, 3]);
+        assert_eq!(selection.last_version, 3);
+        assert_eq!(versions(&frame.without(crr::SiteId::from_bytes([3; 16])).unwrap()), [1, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_frame_of_one_site_alone_has_nothing_for_it() {
+        assert_eq!(frame(1 << 20, &[(1, AUTHOR), (2, AUTHOR)]).without(AUTHOR), None);
+    }
+
+    #[test]
+    fn a_full_frame_ends_at_the_border_of_a_db_version() {
+        let all = frame(1 << 20, &[(1, AUTHOR), (1, AUTHOR), (2, AUTHOR), (2, OTHER), (3, AUTHOR)]);
+        let nobody = crr::SiteId::from_bytes([3; 16]);
+        assert_eq!((all.upto, versions(&all.without(nobody).unwrap())), (100, vec![1, 1, 2, 2, 3]));
+
+        let room_for_three = all.byte_len() * 3 / 5;
+        let cut = frame(room_for_three, &[(1, AUTHOR), (1, AUTHOR), (2, AUTHOR), (2, OTHER), (3, AUTHOR)]);
+        assert_eq!((cut.after, cut.upto), (0, 1));
+        assert_eq!(versions(&cut.without(nobody).unwrap()), [1, 1]);
+    }
+
+    #[test]
+    fn a_db_version_that_is_larger_than_a_frame_is_not_split() {
+        let frame = frame(1, &[(1, AUTHOR), (1, OTHER), (1, AUTHOR), (2, AUTHOR)]);
+        assert_eq!((frame.after, frame.upto), (0, 1));
+        assert_eq!(versions(&frame.without(crr::SiteId::from_bytes([3; 16])).unwrap()), [1, 1, 1]);
+    }
+}

@@ -1,0 +1,191 @@
+//! The rooms that are open: each is opened once however many ask for it, and closed when nobody has used it for a while.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::{Location, Purpose, Room, RoomName};
+use crate::config::SyncConfig;
+use crate::error::Error;
+
+/// Rooms that a shutdown closes at a time: each waits for the disk, not for the processor.
+const CLOSING_AT_ONCE: usize = 16;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    config: SyncConfig,
+    /// `None` once the layer shuts down: no room is opened any more.
+    slots: Mutex<Option<HashMap<RoomName, Arc<Slot>>>>,
+    places: Arc<Semaphore>,
+}
+
+/// The place of one room. Its lock is held while the room is being opened or closed, so that nobody opens it twice.
+type Slot = tokio::sync::Mutex<State>;
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Vacant,
+    Open(Open),
+    /// The slot is no longer in the registry; whoever holds it must look there again.
+    Retired,
+}
+
+#[derive(Debug)]
+struct Open {
+    room: Arc<Room>,
+    users: watch::Sender<usize>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// A room that stays open for as long as this is held.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    room: Arc<Room>,
+    users: watch::Sender<usize>,
+}
+
+impl Lease {
+    fn new(open: &Open) -> Self {
+        open.users.send_modify(|users| *users += 1);
+        Self { room: open.room.clone(), users: open.users.clone() }
+    }
+}
+
+impl std::ops::Deref for Lease {
+    type Target = Arc<Room>;
+
+    fn deref(&self) -> &Arc<Room> {
+        &self.room
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.users.send_modify(|users| *users -= 1);
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(config: SyncConfig) -> Self {
+        let places = Arc::new(Semaphore::new(config.max_rooms().min(Semaphore::MAX_PERMITS)));
+        Self { config, slots: Mutex::new(Some(HashMap::new())), places }
+    }
+
+    /// The room of that name, opened if it is not open yet.
+    pub(crate) async fn enter(self: &Arc<Self>, name: &RoomName, purpose: &Purpose) -> Result<Lease, Error> {
+        loop {
+            let slot = self.slot(name)?;
+            let mut state = slot.lock().await;
+            if let State::Open(open) = &*state {
+                if !open.room.ending().has_ended() {
+                    open.room.admit(purpose, &self.config)?;
+                    return Ok(Lease::new(open));
+                }
+                // It failed. Its connections are leaving by themselves; the next open tries again.
+                open.room.close().await;
+                *state = State::Vacant;
+            }
+            if matches!(*state, State::Vacant) {
+                let opened = self.open(name, purpose).await;
+                if opened.is_err() {
+                    self.retire(name, &mut state);
+                }
+                let open = opened?;
+                let lease = Lease::new(&open);
+                tokio::spawn(self.clone().close_when_idle(open.room.clone(), open.users.subscribe()));
+                *state = State::Open(open);
+                return Ok(lease);
+            }
+        }
+    }
+
+    /// The rooms that are open now, but for those that are being opened or closed.
+    pub(crate) fn open_rooms(&self) -> Vec<Arc<Room>> {
+        let slots: Vec<Arc<Slot>> = self.locked().iter().flat_map(HashMap::values).cloned().collect();
+        let open = |slot: Arc<Slot>| match slot.try_lock().as_deref() {
+            Ok(State::Open(open)) => Some(open.room.clone()),
+            _ => None,
+        };
+        slots.into_iter().filter_map(open).collect()
+    }
+
+    /// Closes every room, and lets none be opened any more. Waits until their databases are closed.
+    pub(crate) async fn close(&self) {
+        let slots = self.locked().take().unwrap_or_default();
+        let close = async |slot: Arc<Slot>| {
+            let mut state = slot.lock().await;
+            if let State::Open(open) = &*state {
+                open.room.close().await;
+            }
+            *state = State::Retired;
+        };
+        stream::iter(slots.into_values()).for_each_concurrent(CLOSING_AT_ONCE, close).await;
+    }
+
+    async fn open(&self, name: &RoomName, purpose: &Purpose) -> Result<Open, Error> {
+        let place = self.places.clone().try_acquire_owned();
+        let place = place.map_err(|_| Error::TooManyRooms { limit: self.config.max_rooms() })?;
+        let room = Room::open(name, &self.location(name), &self.config, purpose).await?;
+        Ok(Open { room, users: watch::Sender::new(0), _place: place })
+    }
+
+    fn location(&self, name: &RoomName) -> Location {
+        if self.config.memory() || name.is_in_memory() {
+            Location::Memory
+        } else {
+            Location::File(self.config.db_folder().join(name.as_str()))
+        }
+    }
+
+    /// Closes `room` once nobody has used it for `room_idle`.
+    async fn close_when_idle(self: Arc<Self>, room: Arc<Room>, mut users: watch::Receiver<usize>) {
+        while users.wait_for(|users| *users == 0).await.is_ok() {
+            let used = users.wait_for(|users| *users > 0);
+            if tokio::time::timeout(self.idle(&room), used).await.is_ok() {
+                continue;
+            }
+            let slot = self.locked().as_ref().and_then(|slots| slots.get(room.name()).cloned());
+            let Some(slot) = slot else { return };
+            let mut state = slot.lock().await;
+            match &*state {
+                State::Open(open) if Arc::ptr_eq(&open.room, &room) => {
+                    if *open.users.borrow() > 0 {
+                        continue;
+                    }
+                    room.close().await;
+                    self.retire(room.name(), &mut state);
+                }
+                _ => {}
+            }
+            return;
+        }
+    }
+
+    /// A room that failed is not worth keeping.
+    fn idle(&self, room: &Room) -> Duration {
+        if room.ending().has_ended() { Duration::ZERO } else { self.config.room_idle() }
+    }
+
+    fn slot(&self, name: &RoomName) -> Result<Arc<Slot>, Error> {
+        let mut slots = self.locked();
+        let slots = slots.as_mut().ok_or(Error::GoingAway)?;
+        Ok(slots.entry(name.clone()).or_default().clone())
+    }
+
+    /// Takes a slot whose lock is held out of the registry.
+    fn retire(&self, name: &RoomName, state: &mut State) {
+        if let Some(slots) = self.locked().as_mut() {
+            slots.remove(name);
+        }
+        *state = State::Retired;
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Option<HashMap<RoomName, Arc<Slot>>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,254 @@
+//! The one writer of a room: it takes what is queued, commits it together, shows it to the feed, and answers.
+//!
+//! N clients cost one synced commit, not N. The writer, and not a connection, decides whether a changeset continues what the room
+//! has from its sender: the position is read inside the transaction that moves it. So nothing that follows a changeset that
+//! failed can move the position over it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tower_sqlite_sync_wire as wire;
+
+use super::commit::{Commit, Verdict, WriteJob};
+use super::database::WriteConnection;
+use super::feed::Feed;
+use super::{Ending, RoomName};
+use crate::config::SyncConfig;
+use crate::error::Error;
+
+/// Bytes of changesets that one transaction takes before what is left waits for the next: a bound on how long a small write waits
+/// behind large ones.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// The most bytes that a queue can count.
+const MAX_WEIGHT: usize = u32::MAX as usize >> 3;
+
+/// Changes of one client, on their way into the database.
+#[derive(Debug)]
+pub(crate) struct Changeset {
+    pub(crate) sender: wire::SiteId,
+    pub(crate) since: wire::Position,
+    pub(crate) changes: wire::ChangeList,
+    /// Where the outcome goes, in the order in which changesets were queued.
+    pub(crate) reply: mpsc::UnboundedSender<Outcome>,
+}
+
+/// What became of a changeset.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It is durable, position included.
+    Applied(Applied),
+    /// It starts behind what the room has from its sender, which is this; nothing was applied.
+    Gap(wire::Position),
+    /// It was not applied and won't be.
+    Failed(Error),
+}
+
+/// A changeset that was merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Applied {
+    /// The `since` of the changeset.
+    pub(crate) since: wire::Position,
+    /// What the room now has from the sender.
+    pub(crate) position: wire::Position,
+    /// It created rows without any of their columns: the sender's engine moved a primary key and thinks that we know the rest.
+    pub(crate) bare_rows: bool,
+}
+
+/// Work for the writer, in the order in which it came.
+enum Job {
+    Changeset(Queued),
+    /// A transaction of the application.
+    Write(WriteJob, oneshot::Sender<Result<(), Error>>),
+    /// A read; memory rooms have no other connection to read from.
+    Read(Box<dyn FnOnce(&mut Connection) + Send>),
+    Close(oneshot::Sender<Result<(), Error>>),
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Changeset(_) => "Changeset",
+            Self::Write(..) => "Write",
+            Self::Read(_) => "Read",
+            Self::Close(_) => "Close",
+        })
+    }
+}
+
+/// A changeset with the place that it takes in the queue, which it gives back when it is done.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) changeset: Changeset,
+    _place: OwnedSemaphorePermit,
+}
+
+/// The way to a room's writer.
+#[derive(Debug, Clone)]
+pub(crate) struct WriterQueue {
+    jobs: mpsc::Sender<Job>,
+    bytes: Arc<Semaphore>,
+    max_bytes: usize,
+    wait: Duration,
+    room: RoomName,
+}
+
+impl WriterQueue {
+    /// Queues a changeset. Its outcome comes on its own channel.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] if there was no place for it in time, [`Error::GoingAway`] if the room is closed.
+    pub(crate) async fn merge(&self, changeset: Changeset) -> Result<(), Error> {
+        let bytes = changeset.changes.byte_len().clamp(1, self.max_bytes);
+        let weight = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let queued = async {
+            let place = self.bytes.clone().acquire_many_owned(weight).await.map_err(|_| Error::GoingAway)?;
+            let queued = Queued { changeset, _place: place };
+            self.jobs.send(Job::Changeset(queued)).await.map_err(|_| Error::GoingAway)
+        };
+        match tokio::time::timeout(self.wait, queued).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Busy { room: self.room.clone() }),
+        }
+    }
+
+    /// Runs `job` in a transaction of its own, commits it if it succeeds, and shows its changes to the clients.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (send, receive) = oneshot::channel();
+        let (done, committed) = oneshot::channel();
+        let job = Box::new(move |tx: &Transaction<'_>| {
+            let result = job(tx);
+            let verdict = if result.is_ok() { Verdict::Commit } else { Verdict::RollBack };
+            // Whoever asked may have gone away; what was written stays.
+            drop(send.send(result));
+            verdict
+        });
+        self.jobs.send(Job::Write(job, done)).await.map_err(|_| Error::GoingAway)?;
+        committed.await.map_err(|_| Error::GoingAway)??;
+        let result = receive.await.map_err(|_| Error::Panicked { room: self.room.clone() })?;
+        result.map_err(|source| Error::sqlite(&self.room, source))
+    }
+
+    /// Runs `job` on the writer's connection.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (send, receive) = oneshot::channel();
+        let job = Box::new(move |conn: &mut Connection| {
+            // A panic may not take the room's only writing connection with it.
+            if let Ok(result) = catch_unwind(AssertUnwindSafe(|| job(conn))) {
+                drop(send.send(result));
+            }
+        });
+        self.jobs.send(Job::Read(job)).await.map_err(|_| Error::GoingAway)?;
+        receive.await.map_err(|_| Error::Panicked { room: self.room.clone() })
+    }
+
+    /// Waits until everything queued so far is committed, writes the log back into the database file and closes it.
+    pub(crate) async fn close(&self) -> Result<(), Error> {
+        let (done, closed) = oneshot::channel();
+        if self.jobs.send(Job::Close(done)).await.is_err() {
+            return Ok(());
+        }
+        closed.await.unwrap_or(Ok(()))
+    }
+}
+
+/// The task behind the queue.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    conn: WriteConnection,
+    jobs: mpsc::Receiver<Job>,
+    commit: Arc<Commit>,
+    ending: Arc<Ending>,
+}
+
+impl Writer {
+    /// A writer over `conn`, and the way to it. It works once [`run`](Self::run) is polled.
+    pub(crate) fn new(
+        conn: WriteConnection,
+        room: &RoomName,
+        config: &SyncConfig,
+        feed: Arc<Feed>,
+        ending: Arc<Ending>,
+    ) -> (Self, WriterQueue) {
+        let (send, jobs) = mpsc::channel(config.queue_changesets().max(1));
+        let max_bytes = config.queue_bytes().clamp(1, MAX_WEIGHT);
+        let queue = WriterQueue {
+            jobs: send,
+            bytes: Arc::new(Semaphore::new(max_bytes)),
+            max_bytes,
+            wait: config.queue_wait(),
+            room: room.clone(),
+        };
+        let commit = Arc::new(Commit::new(room.clone(), feed, ending.clone(), config.max_frame_bytes()));
+        (Self { conn, jobs, commit, ending }, queue)
+    }
+
+    /// Works until the room is closed or its connection is lost.
+    pub(crate) async fn run(mut self) {
+        let mut next = None;
+        loop {
+            let job = match next.take() {
+                Some(job) => job,
+                None => match self.jobs.recv().await {
+                    Some(job) => job,
+                    None => break,
+                },
+            };
+            let worked = match job {
+                Job::Changeset(queued) => {
+                    let batch = self.batch(queued, &mut next);
+                    let commit = self.commit.clone();
+                    self.conn.run(move |conn| commit.changesets(conn, batch)).await
+                }
+                Job::Write(job, done) => {
+                    let commit = self.commit.clone();
+                    let result = self.conn.run(move |conn| commit.write(conn, job)).await;
+                    result.map(|result| drop(done.send(result)))
+                }
+                Job::Read(job) => self.conn.run(job).await,
+                Job::Close(done) => {
+                    self.jobs.close();
+                    drop(done.send(self.conn.close().await));
+                    return;
+                }
+            };
+            if let Err(error) = worked {
+                self.ending.fail(&error);
+                break;
+            }
+        }
+        if let Err(error) = self.conn.close().await {
+            self.ending.fail(&error);
+        }
+    }
+
+    /// `first` and the changesets queued behind it, up to a bound. A job of another kind that comes up is `next`.
+    fn batch(&mut self, first: Queued, next: &mut Option<Job>) -> Vec<Queued> {
+        let mut bytes = first.changeset.changes.byte_len();
+        let mut batch = vec![first];
+        while bytes < BATCH_BYTES {
+            match self.jobs.try_recv() {
+                Ok(Job::Changeset(queued)) => {
+                    bytes = bytes.saturating_add(queued.changeset.changes.byte_len());
+                    batch.push(queued);
+                }
+                Ok(other) => {
+                    *next = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        batch
+    }
+}
