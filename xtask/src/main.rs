@@ -1,2 +1,52 @@
-//! Chores.
-fn main() {}
+//! The project's own chores. `cargo xtask test` is everything that has to pass before a commit is shared.
+
+mod interop;
+mod report;
+mod rust;
+
+use std::process::ExitCode;
+
+use report::Report;
+
+const HELP: &str = "\
+Usage: cargo xtask <COMMAND>
+
+Commands:
+  test               Check format, lints and documentation, run all Rust tests, then the interop tests
+  test --no-interop  The same without the interop tests
+  interop            Only the interop tests: the real vlcn clients in Node against the example server
+  help               Print this text
+
+Needs rustfmt and clippy (rustup component add rustfmt clippy); the interop tests need Node 20.10 or newer with npm.
+A part whose tool is missing is left out, and the summary says so. With CI=true in the environment it fails instead.";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut report = Report::new(on_ci());
+    match args.as_slice() {
+        ["test"] => {
+            rust::check(&mut report);
+            interop::run(&mut report);
+        }
+        ["test", "--no-interop"] => rust::check(&mut report),
+        ["interop"] => interop::run(&mut report),
+        ["help" | "--help" | "-h"] | ["test" | "interop", "--help" | "-h"] => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        [] => {
+            eprintln!("{HELP}");
+            return ExitCode::from(2);
+        }
+        other => {
+            eprintln!("cargo xtask does not know `{}`\n\n{HELP}", other.join(" "));
+            return ExitCode::from(2);
+        }
+    }
+    report.conclude()
+}
+
+fn on_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
+}
