@@ -1,0 +1,192 @@
+//! What can go wrong, and whose fault it is.
+
+use rusqlite::ffi;
+
+use crate::pack::KeyError;
+
+/// The result of the engine's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the engine. Messages name tables, columns and reasons; never cell values or keys.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The engine was never loaded into this connection: call [`load`](crate::load).
+    #[error("the crr engine isn't loaded into this connection")]
+    NotLoaded,
+
+    /// [`load`](crate::load) has tables to create, and the caller has a transaction open that could take them back.
+    #[error("the crr engine can't set up its tables inside an open transaction")]
+    InTransaction,
+
+    /// A [`Merge`](crate::Merge) needs a transaction of the caller's around it.
+    #[error("a merge needs an open transaction")]
+    NoTransaction,
+
+    /// The file was made by an engine that is too old to read.
+    #[error("the database was made by engine version {found}; the oldest that can be opened is 150000")]
+    UnsupportedVersion {
+        /// The version the file names, as `MMmmppbb`; 0 if it names none.
+        found: i64,
+    },
+
+    /// The file's system tables don't hold what they should.
+    #[error("the database's system tables are damaged: {reason}")]
+    DamagedFile {
+        /// What is wrong.
+        reason: &'static str,
+    },
+
+    /// A table can't become a CRR.
+    #[error("table {table} can't become a CRR: {reason}")]
+    Unsuitable {
+        /// The table.
+        table: String,
+        /// Which condition it breaks.
+        reason: String,
+    },
+
+    /// A function was called in a way that it doesn't know.
+    #[error("{function}: {reason}")]
+    Misuse {
+        /// The SQL function.
+        function: &'static str,
+        /// What is wrong with the call.
+        reason: &'static str,
+    },
+
+    /// A change, or a trigger, names a table that is no CRR here.
+    #[error("crsql - could not find the schema information for table {table}")]
+    UnknownTable {
+        /// The table.
+        table: String,
+    },
+
+    /// A change names a column that its table lacks, or that is part of the primary key.
+    #[error("table {table} has no column {column} that a change can set")]
+    UnknownColumn {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
+
+    /// A change's packed key is malformed or doesn't fit its table.
+    #[error("table {table}: malformed key: {reason}")]
+    MalformedKey {
+        /// The table.
+        table: String,
+        /// What is wrong with the key.
+        reason: KeyError,
+    },
+
+    /// A change carries a number out of its bounds.
+    #[error("table {table}, column {column}: {field} {value} is out of bounds ({least} to {most})")]
+    OutOfBounds {
+        /// The table.
+        table: String,
+        /// The column, or `-1` for the row's sentinel.
+        column: String,
+        /// Which number of the change it is.
+        field: &'static str,
+        /// The number.
+        value: i64,
+        /// The smallest number allowed.
+        least: i64,
+        /// The largest number allowed here and now.
+        most: i64,
+    },
+
+    /// A change row given to `crsql_changes` has a field of the wrong type.
+    #[error("crsql_changes: {field} has the wrong type")]
+    WrongType {
+        /// The column of `crsql_changes`.
+        field: &'static str,
+    },
+
+    /// A site id is neither absent nor 16 bytes long.
+    #[error("crsql - site id exceeded max length or is too short: {length} bytes instead of 16")]
+    SiteIdLength {
+        /// Its length in bytes.
+        length: usize,
+    },
+
+    /// SQLite or a trigger of the application's refused the row that a change makes.
+    #[error("table {table}: the row that a change makes breaks a constraint: {reason}")]
+    Constraint {
+        /// The table.
+        table: String,
+        /// The constraint, as far as it can be told without naming values.
+        reason: String,
+        /// SQLite's error.
+        source: Box<rusqlite::Error>,
+    },
+
+    /// There are clock entries for a row that isn't there: something wrote to the table behind the engine's back.
+    #[error("could not find row to merge with for tbl {table}")]
+    MissingRow {
+        /// The table.
+        table: String,
+    },
+
+    /// The database has used up its versions (2^53).
+    #[error("the database's version clock is exhausted")]
+    ClockExhausted,
+
+    /// SQLite failed: busy, full, corrupt, interrupted, out of memory, or an error in the engine's own SQL.
+    #[error(transparent)]
+    Sqlite(Box<rusqlite::Error>),
+}
+
+impl Error {
+    /// Whether the changeset is to blame: sent again, it would fail again. Other errors are this side's.
+    pub fn is_refused(&self) -> bool {
+        matches!(
+            self,
+            Error::UnknownTable { .. }
+                | Error::UnknownColumn { .. }
+                | Error::MalformedKey { .. }
+                | Error::OutOfBounds { .. }
+                | Error::WrongType { .. }
+                | Error::SiteIdLength { .. }
+                | Error::Constraint { .. }
+        )
+    }
+
+    /// Sorts an error of a write to an application's table: was it the row, or the machine?
+    pub(crate) fn of_row_write(table: &str, source: rusqlite::Error) -> Error {
+        let Some(code) = source.sqlite_error().map(|error| error.extended_code) else {
+            return source.into();
+        };
+        let reason = match (code & 0xff, &source) {
+            // The text is the application's and may be made of cell values.
+            (ffi::SQLITE_CONSTRAINT, _) if code == ffi::SQLITE_CONSTRAINT_TRIGGER => "a trigger refused it".to_owned(),
+            (ffi::SQLITE_CONSTRAINT | ffi::SQLITE_MISMATCH, rusqlite::Error::SqliteFailure(_, Some(text))) => {
+                text.clone()
+            }
+            (ffi::SQLITE_CONSTRAINT | ffi::SQLITE_MISMATCH, _) => format!("SQLite error {code}"),
+            (ffi::SQLITE_TOOBIG, _) => "it is too big".to_owned(),
+            _ => return source.into(),
+        };
+        Error::Constraint { table: table.to_owned(), reason, source: Box::new(source) }
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(source: rusqlite::Error) -> Self {
+        Error::Sqlite(Box::new(source))
+    }
+}
+
+/// For callbacks that SQLite calls: keeps SQLite's own code where there is one.
+impl From<Error> for rusqlite::Error {
+    fn from(error: Error) -> Self {
+        let code = match error {
+            Error::Sqlite(source) => return *source,
+            Error::Constraint { ref source, .. } => source.sqlite_extended_error_code(),
+            _ => None,
+        };
+        let code = code.unwrap_or(ffi::SQLITE_ERROR);
+        rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string()))
+    }
+}

@@ -1,0 +1,145 @@
+//! The SQL functions.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::{Value, ValueRef};
+
+use crate::pack::Packer;
+use crate::state::{Engine, SharedEngine};
+use crate::{Error, Result, local};
+
+/// The setting that lets the larger site id win between equal values.
+pub(crate) const MERGE_EQUAL_VALUES: &str = "merge-equal-values";
+
+thread_local! {
+    /// Where the engine of a connection is put for whoever has just asked that connection for it.
+    static HANDED_OVER: RefCell<Option<SharedEngine>> = const { RefCell::new(None) };
+}
+
+/// The engine that was loaded into `conn`.
+pub(crate) fn engine_of(conn: &Connection) -> Result<SharedEngine> {
+    // An error can only mean that there is no such function. If it means more, the next statement will say so.
+    let asked = conn.prepare_cached("SELECT crr_hand_over()").and_then(|mut ask| ask.query_row([], |_| Ok(())));
+    let engine = HANDED_OVER.take();
+    asked.map_err(|_| Error::NotLoaded)?;
+    engine.ok_or(Error::NotLoaded)
+}
+
+/// Registers all functions.
+pub(crate) fn register(conn: &Connection, engine: &SharedEngine) -> rusqlite::Result<()> {
+    let ordinary = FunctionFlags::SQLITE_UTF8;
+    let innocuous = ordinary | FunctionFlags::SQLITE_INNOCUOUS;
+    let deterministic = FunctionFlags::SQLITE_DETERMINISTIC;
+    let direct = ordinary | FunctionFlags::SQLITE_DIRECTONLY;
+
+    let with = |name: &str, arguments: i32, flags: FunctionFlags, function: Function| {
+        let engine = Arc::clone(engine);
+        conn.create_scalar_function(name, arguments, flags, move |context| Ok(function(&engine, context)?))
+    };
+    let owner = Arc::clone(engine);
+    conn.create_scalar_function("crr_hand_over", 0, direct, move |_| {
+        HANDED_OVER.set(Some(Arc::clone(&owner)));
+        Ok(Value::Null)
+    })?;
+
+    with("crsql_after_insert", -1, innocuous, |engine, context| tracked(local::after_insert(engine, context)))?;
+    with("crsql_after_update", -1, innocuous, |engine, context| tracked(local::after_update(engine, context)))?;
+    with("crsql_after_delete", -1, innocuous, |engine, context| tracked(local::after_delete(engine, context)))?;
+    with("crsql_internal_sync_bit", -1, innocuous, sync_bit)?;
+    with("crsql_site_id", 0, innocuous | deterministic, |engine, _| {
+        Ok(Value::Blob(engine.site_id()?.as_bytes().to_vec()))
+    })?;
+    with("crsql_db_version", 0, innocuous, |engine, _| Ok(Value::Integer(engine.current_version()?)))?;
+    with("crsql_next_db_version", -1, innocuous, next_db_version)?;
+    with("crsql_get_seq", 0, innocuous, |engine, _| Ok(Value::Integer(engine.clock.seq())))?;
+    with("crsql_increment_and_get_seq", 0, innocuous, |engine, _| Ok(Value::Integer(engine.clock.take_seq()?)))?;
+    with("crsql_rows_impacted", 0, innocuous, |engine, _| Ok(Value::Integer(engine.rows_impacted.get())))?;
+    with("crsql_pack_columns", -1, ordinary, pack_columns)?;
+    with("crsql_as_crr", -1, ordinary, as_crr)?;
+    with("crsql_config_set", 2, ordinary, config_set)?;
+    with("crsql_config_get", 1, innocuous, config_get)?;
+    with("crsql_finalize", -1, direct, |engine, _| {
+        engine.db().flush_prepared_statement_cache();
+        Ok(Value::Text("finalized".to_owned()))
+    })
+}
+
+/// What a function does with its arguments.
+type Function = fn(&Engine, &Context<'_>) -> Result<Value>;
+
+/// The result of a function that only triggers call.
+fn tracked(outcome: Result<()>) -> Result<Value> {
+    outcome.map(|()| Value::Integer(0))
+}
+
+fn sync_bit(engine: &Engine, context: &Context<'_>) -> Result<Value> {
+    if context.len() == 1 {
+        engine.sync_bit.set(integer(context.get_raw(0)));
+    }
+    Ok(Value::Integer(engine.sync_bit.get()))
+}
+
+fn next_db_version(engine: &Engine, context: &Context<'_>) -> Result<Value> {
+    let at_least = if context.len() == 1 { integer(context.get_raw(0)) } else { 0 };
+    Ok(Value::Integer(engine.next_version(at_least)?))
+}
+
+fn pack_columns(_: &Engine, context: &Context<'_>) -> Result<Value> {
+    let misuse = |reason| Error::Misuse { function: "crsql_pack_columns", reason };
+    let count = u8::try_from(context.len()).map_err(|_| misuse("more than 255 columns"))?;
+    let mut packed = Vec::new();
+    let mut packer = Packer::new(&mut packed, count);
+    for at in 0..context.len() {
+        packer.push(context.get_raw(at)).ok_or_else(|| misuse("a column is longer than 4 GiB"))?;
+    }
+    Ok(Value::Blob(packed))
+}
+
+/// `crsql_as_crr([schema,] table)`. The schema is ignored, and with three arguments or more the first is the table.
+fn as_crr(engine: &Engine, context: &Context<'_>) -> Result<Value> {
+    let misuse = |reason| Error::Misuse { function: "crsql_as_crr", reason };
+    let at = match context.len() {
+        0 => return Err(misuse("which table?")),
+        2 => 1,
+        _ => 0,
+    };
+    let name = context.get_raw(at).as_str().map_err(|_| misuse("the table's name isn't a text"))?;
+    engine.as_crr(name)?;
+    Ok(Value::Text("OK".to_owned()))
+}
+
+fn config_set(engine: &Engine, context: &Context<'_>) -> Result<Value> {
+    known_setting("crsql_config_set", context.get_raw(0))?;
+    let value = context.get::<Value>(1)?;
+    engine
+        .db()
+        .prepare_cached("INSERT OR REPLACE INTO main.crsql_master (key, value) VALUES ('config.' || ?1, ?2)")?
+        .execute((MERGE_EQUAL_VALUES, &value))?;
+    engine.merge_equal_values.set(integer(ValueRef::from(&value)));
+    Ok(value)
+}
+
+fn config_get(engine: &Engine, context: &Context<'_>) -> Result<Value> {
+    known_setting("crsql_config_get", context.get_raw(0))?;
+    Ok(Value::Integer(engine.merge_equal_values.get()))
+}
+
+fn known_setting(function: &'static str, name: ValueRef<'_>) -> Result<()> {
+    match name.as_str() {
+        Ok(MERGE_EQUAL_VALUES) => Ok(()),
+        _ => Err(Error::Misuse { function, reason: "unknown setting" }),
+    }
+}
+
+/// A value as an integer, as C code would read it; what isn't a number counts as 0.
+pub(crate) fn integer(value: ValueRef<'_>) -> i64 {
+    match value {
+        ValueRef::Integer(number) => number,
+        #[allow(clippy::cast_possible_truncation, reason = "saturates, as in SQLite")]
+        ValueRef::Real(number) => number as i64,
+        _ => 0,
+    }
+}

@@ -1,0 +1,136 @@
+//! Loading the engine into a connection: the system tables, then the functions, the module and the hooks.
+
+use std::sync::Arc;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+
+use crate::state::{Engine, SharedEngine};
+use crate::{Error, Result, SiteId, changes_vtab, functions};
+
+/// The engine version whose files we write, as `MMmmppbb`.
+const VERSION: i64 = 160_300;
+
+/// The oldest engine whose files can be opened.
+const OLDEST_VERSION: i64 = 150_000;
+
+const TRACKED_PEERS: &str = "
+    CREATE TABLE IF NOT EXISTS main.crsql_tracked_peers (
+        site_id BLOB NOT NULL,
+        version INTEGER NOT NULL,
+        seq INTEGER DEFAULT 0,
+        tag INTEGER,
+        event INTEGER,
+        PRIMARY KEY (site_id, tag, event)
+    ) STRICT;";
+
+const MASTER: &str = "CREATE TABLE main.crsql_master (key TEXT PRIMARY KEY, value ANY);";
+
+const SITE_IDS: &str = "
+    CREATE TABLE main.crsql_site_id (site_id BLOB NOT NULL, ordinal INTEGER PRIMARY KEY);
+    CREATE UNIQUE INDEX main.crsql_site_id_site_id ON crsql_site_id (site_id);";
+
+/// Loads the engine into a connection without it.
+pub(crate) fn load(conn: &Connection) -> Result<SharedEngine> {
+    if conn.is_autocommit() {
+        // A first look without a write lock: usually, and in read-only files necessarily, there is nothing to do.
+        if !is_set_up(conn)? {
+            let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+            set_up(&transaction)?;
+            transaction.commit()?;
+        }
+    } else if !is_set_up(conn)? {
+        return Err(Error::InTransaction);
+    }
+
+    let engine = Arc::new(Engine::new(conn, merge_equal_values(conn)?)?);
+    engine.site_id()?;
+    functions::register(conn, &engine)?;
+    changes_vtab::register(conn, &engine)?;
+    let at_commit = Arc::clone(&engine);
+    conn.commit_hook(Some(move || {
+        at_commit.committed();
+        false
+    }))?;
+    let at_rollback = Arc::clone(&engine);
+    conn.rollback_hook(Some(move || at_rollback.rolled_back()))?;
+    Ok(engine)
+}
+
+/// Whether all system tables are there and current. An error if the file is too old.
+fn is_set_up(conn: &Connection) -> Result<bool> {
+    for table in ["crsql_tracked_peers", "crsql_master", "crsql_site_id"] {
+        if !table_exists(conn, table)? {
+            return Ok(false);
+        }
+    }
+    Ok(checked_version(conn)? >= VERSION && has_own_site_id(conn)?)
+}
+
+fn set_up(conn: &Connection) -> Result<()> {
+    conn.execute_batch(TRACKED_PEERS)?;
+    if !table_exists(conn, "crsql_master")? {
+        conn.execute_batch(MASTER)?;
+        conn.execute("INSERT INTO main.crsql_master VALUES ('crsqlite_version', ?1)", [VERSION])?;
+    } else if checked_version(conn)? < VERSION {
+        conn.execute("UPDATE main.crsql_master SET value = ?1 WHERE key = 'crsqlite_version'", [VERSION])?;
+    }
+    if !table_exists(conn, "crsql_site_id")? {
+        conn.execute_batch(SITE_IDS)?;
+    }
+    if !has_own_site_id(conn)? {
+        // A random id in the layout of a version 4 UUID (RFC 9562 §5.4).
+        let mut id: [u8; 16] = conn.query_row("SELECT randomblob(16)", [], |row| row.get(0))?;
+        let [_, _, _, _, _, _, version, _, variant, ..] = &mut id;
+        *version = *version & 0x0f | 0x40;
+        *variant = *variant & 0x3f | 0x80;
+        conn.execute("INSERT INTO main.crsql_site_id (site_id, ordinal) VALUES (?1, 0)", [id.as_slice()])?;
+    }
+    Ok(())
+}
+
+fn table_exists(conn: &Connection, name: &str) -> Result<bool> {
+    Ok(conn.prepare("SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?1")?.exists([name])?)
+}
+
+/// The version of the engine that the file was last written by.
+fn checked_version(conn: &Connection) -> Result<i64> {
+    let value: Option<Value> = conn
+        .query_row("SELECT value FROM main.crsql_master WHERE key = 'crsqlite_version'", [], |row| row.get(0))
+        .optional()?;
+    let found = if let Some(Value::Integer(version)) = value { version } else { 0 };
+    if found < OLDEST_VERSION { Err(Error::UnsupportedVersion { found }) } else { Ok(found) }
+}
+
+fn has_own_site_id(conn: &Connection) -> Result<bool> {
+    Ok(conn.prepare("SELECT 1 FROM main.crsql_site_id WHERE ordinal = 0")?.exists([])?)
+}
+
+fn merge_equal_values(conn: &Connection) -> Result<i64> {
+    let value: Option<Value> = conn
+        .query_row(
+            "SELECT value FROM main.crsql_master WHERE key = 'config.' || ?1",
+            [functions::MERGE_EQUAL_VALUES],
+            |row| row.get(0),
+        )
+        .optional()?;
+    match value {
+        None => Ok(0),
+        Some(Value::Integer(value)) => Ok(value),
+        Some(_) => Err(Error::DamagedFile { reason: "the setting merge-equal-values isn't an integer" }),
+    }
+}
+
+impl Engine {
+    /// The id of this database, as the file has it.
+    pub(crate) fn site_id(&self) -> Result<SiteId> {
+        let mut statement = self.db().prepare_cached("SELECT site_id FROM main.crsql_site_id WHERE ordinal = 0")?;
+        let mut rows = statement.query([])?;
+        let row = rows.next()?.ok_or(Error::DamagedFile { reason: "it has no site id of its own" })?;
+        row.get_ref(0)?
+            .as_blob()
+            .ok()
+            .and_then(SiteId::from_slice)
+            .ok_or(Error::DamagedFile { reason: "its site id isn't 16 bytes long" })
+    }
+}

@@ -1,0 +1,174 @@
+//! Local writes: what the triggers of a CRR call for each row that an application writes.
+
+use std::sync::Arc;
+
+use rusqlite::functions::Context;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::sql::bind_all;
+use crate::state::Engine;
+use crate::table::Table;
+use crate::{Error, Result, value};
+
+/// Some consecutive arguments of a trigger's call.
+#[derive(Clone, Copy)]
+struct Arguments<'a> {
+    context: &'a Context<'a>,
+    first: usize,
+    count: usize,
+}
+
+impl<'a> Arguments<'a> {
+    fn iter(self) -> impl Iterator<Item = ValueRef<'a>> {
+        (self.first..self.first + self.count).map(|at| self.context.get_raw(at))
+    }
+
+    /// Whether the two differ anywhere.
+    fn differs_from(self, other: Arguments<'a>) -> bool {
+        self.iter().zip(other.iter()).any(|(a, b)| value::order(a, b).is_ne())
+    }
+}
+
+/// `crsql_after_insert(table, NEW.key…)`
+pub(crate) fn after_insert(engine: &Engine, context: &Context<'_>) -> Result<()> {
+    let table = table(engine, context)?;
+    let keys = table.keys.len();
+    let [new] = arguments(context, "crsql_after_insert", [keys])?;
+    let row = Row::taking_version(engine, &table)?;
+    let (key, existed) = row.find_or_create_key(new)?;
+    if table.is_key_only() {
+        return row.upsert_alive(key, 1);
+    }
+    if existed {
+        row.execute(&table.sql.bump_alive, key)?;
+    }
+    let first = engine.clock.take_seqs(table.columns.len())?;
+    row.db.prepare_cached(&table.sql.upsert_all_columns)?.execute((key, row.version, first))?;
+    Ok(())
+}
+
+/// `crsql_after_delete(table, OLD.key…)`
+pub(crate) fn after_delete(engine: &Engine, context: &Context<'_>) -> Result<()> {
+    let table = table(engine, context)?;
+    let [old] = arguments(context, "crsql_after_delete", [table.keys.len()])?;
+    let row = Row::taking_version(engine, &table)?;
+    let (key, _) = row.find_or_create_key(old)?;
+    row.execute(&table.sql.upsert_dead, key)?;
+    row.db.prepare_cached(&table.sql.delete_column_entries)?.execute([key])?;
+    Ok(())
+}
+
+/// `crsql_after_update(table, NEW.key…, OLD.key…, NEW.column…, OLD.column…)`
+pub(crate) fn after_update(engine: &Engine, context: &Context<'_>) -> Result<()> {
+    let table = table(engine, context)?;
+    let (keys, columns) = (table.keys.len(), table.columns.len());
+    let [new, old, new_columns, old_columns] =
+        arguments(context, "crsql_after_update", [keys, keys, columns, columns])?;
+    // Taken even if nothing changed, as the reference does.
+    let row = Row::taking_version(engine, &table)?;
+    let (key, _) = row.find_or_create_key(new)?;
+    if new.differs_from(old) {
+        let (old_key, _) = row.find_or_create_key(old)?;
+        row.change_key(old_key, key)?;
+    }
+    for ((column, new), old) in table.columns.iter().zip(new_columns.iter()).zip(old_columns.iter()) {
+        if value::order(new, old).is_ne() {
+            let seq = engine.clock.take_seq()?;
+            row.db.prepare_cached(&table.sql.upsert_column)?.execute(params![key, row.version, seq, column.name])?;
+        }
+    }
+    Ok(())
+}
+
+fn table(engine: &Engine, context: &Context<'_>) -> Result<Arc<Table>> {
+    let name = if context.is_empty() { ValueRef::Null } else { context.get_raw(0) };
+    engine.table(name.as_str().unwrap_or_default())
+}
+
+/// Splits the arguments after the table's name into groups. An error if there aren't exactly as many: the table was altered
+/// after its triggers were made.
+fn arguments<'a, const N: usize>(
+    context: &'a Context<'a>,
+    function: &'static str,
+    counts: [usize; N],
+) -> Result<[Arguments<'a>; N]> {
+    if context.len() != 1 + counts.iter().sum::<usize>() {
+        return Err(Error::Misuse { function, reason: "the number of arguments doesn't fit the table's columns" });
+    }
+    let mut first = 1;
+    Ok(counts.map(|count| {
+        let group = Arguments { context, first, count };
+        first += count;
+        group
+    }))
+}
+
+/// A row being tracked, at the version of its transaction.
+struct Row<'e> {
+    engine: &'e Engine,
+    db: &'e Connection,
+    table: &'e Table,
+    version: i64,
+}
+
+impl<'e> Row<'e> {
+    fn taking_version(engine: &'e Engine, table: &'e Table) -> Result<Row<'e>> {
+        Ok(Row { engine, db: engine.db(), table, version: engine.next_version(0)? })
+    }
+
+    /// The lookaside key of a primary key, and whether it was there.
+    fn find_or_create_key(&self, primary_key: Arguments<'_>) -> Result<(i64, bool)> {
+        let mut insert = self.db.prepare_cached(&self.table.sql.insert_key)?;
+        bind_all(&mut insert, 1, primary_key.iter())?;
+        if insert.raw_execute()? == 1 {
+            return Ok((self.db.last_insert_rowid(), false));
+        }
+        let mut find = self.db.prepare_cached(&self.table.sql.find_key)?;
+        bind_all(&mut find, 1, primary_key.iter())?;
+        let mut rows = find.raw_query();
+        let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        Ok((row.get(0)?, true))
+    }
+
+    /// Runs a statement about one entry of `key`, with the version and a fresh seq.
+    fn execute(&self, sql: &str, key: i64) -> Result<()> {
+        let seq = self.engine.clock.take_seq()?;
+        self.db.prepare_cached(sql)?.execute((key, self.version, seq))?;
+        Ok(())
+    }
+
+    /// Writes the sentinel of a row that is alive: `first` if it has none.
+    fn upsert_alive(&self, key: i64, first: i64) -> Result<()> {
+        let seq = self.engine.clock.take_seq()?;
+        self.db.prepare_cached(&self.table.sql.upsert_alive)?.execute((key, self.version, seq, first))?;
+        Ok(())
+    }
+
+    /// The row moved from one key to another: the old key dies, and the new one gets its entries.
+    ///
+    /// All column entries of the new key are stamped as written now and here: only so do they travel to peers that are
+    /// past the version they were written at, and back to those who wrote them. That includes entries of a row that was
+    /// overwritten and that the moved row has no entry for: their values are the moved row's now.
+    fn change_key(&self, old_key: i64, key: i64) -> Result<()> {
+        let sql = &self.table.sql;
+        let (sentinel, has_columns) = self
+            .db
+            .prepare_cached(&sql.life)?
+            .query_row([key], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, bool>(1)?)))
+            .optional()?
+            .unwrap_or_default();
+        self.execute(&sql.upsert_dead, old_key)?;
+        self.db.prepare_cached(&sql.move_entries)?.execute((old_key, key))?;
+        let mut stamp = self.db.prepare_cached(&sql.stamp_entry)?;
+        for column in &self.table.columns {
+            let seq = self.engine.clock.seq();
+            if stamp.execute(params![key, self.version, seq, column.name])? > 0 {
+                self.engine.clock.take_seq()?;
+            }
+        }
+        // A live row without a sentinel was overwritten: at cl 1 the moved cells would only tie with its own.
+        let overwrites = sentinel.is_none() && has_columns;
+        self.upsert_alive(key, if overwrites { 3 } else { 1 })
+    }
+}

@@ -1,0 +1,105 @@
+//! Merging: what happens to the changes of others.
+//!
+//! A changeset is checked as a whole before anything is written. Then consecutive changes of one row are taken together:
+//! what the database has of the row is read once, the changes are decided in memory one after another, and the outcome is
+//! written at once. The outcome is the one that the changes would have had one by one.
+
+mod check;
+mod options;
+mod row;
+mod session;
+mod sites;
+mod write;
+
+use rusqlite::Connection;
+
+pub use self::options::MergeOptions;
+use self::session::{Session, Volume};
+use crate::state::{Engine, SharedEngine};
+use crate::{Change, Error, Result, functions};
+
+/// A merge inside a transaction of the caller's. Several changesets may be merged one after another.
+#[derive(Debug)]
+pub struct Merge<'t> {
+    conn: &'t Connection,
+    engine: SharedEngine,
+    options: MergeOptions,
+    volume: Volume,
+}
+
+/// What became of a changeset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Merged {
+    /// Changes that won, and are now part of the database.
+    pub applied: u64,
+    /// Changes without effect: older than what is there, or known.
+    pub no_ops: u64,
+    /// Those of `applied` that won by comparing values at equal versions.
+    pub won_by_value: u64,
+    /// The version of the database, the transaction under way included.
+    pub db_version: i64,
+    /// Rows that a sentinel made or revived in a table with other columns than its key, and that got no column of that life
+    /// in this changeset. The sender's engine changed a primary key and lost the columns on the way.
+    pub bare_rows: u64,
+}
+
+impl<'t> Merge<'t> {
+    /// Begins a merge inside the open transaction of `tx`, which may be a [`rusqlite::Transaction`].
+    ///
+    /// # Errors
+    ///
+    /// If no transaction is open, or the engine wasn't [loaded](crate::load) into the connection.
+    pub fn new(tx: &'t Connection, options: MergeOptions) -> Result<Merge<'t>> {
+        if tx.is_autocommit() {
+            return Err(Error::NoTransaction);
+        }
+        let engine = functions::engine_of(tx)?;
+        Ok(Merge { conn: tx, engine, options, volume: Volume::default() })
+    }
+
+    /// Merges one changeset, in its order. It is walked twice: checked first, then merged.
+    ///
+    /// # Errors
+    ///
+    /// If a check fails, nothing was written and no clock was moved. If SQLite fails afterwards (a constraint of the
+    /// application's, a full disk), part of the changeset is in the transaction: the caller has to roll it back.
+    /// [`Error::is_refused`] tells whether the changeset is to blame.
+    pub fn changeset<'a>(&mut self, changes: impl Iterator<Item = Change<'a>> + Clone) -> Result<Merged> {
+        if self.conn.is_autocommit() {
+            return Err(Error::NoTransaction);
+        }
+        let engine = &*self.engine;
+        let schema = engine.schema()?;
+        let mut check = check::Check::new(engine, &schema, &self.options);
+        changes.clone().try_for_each(|change| check.change(&change))?;
+
+        let mut session = Session::new(engine, &self.options, &mut self.volume)?;
+        let _untracked = engine.untracked();
+        let mut group: Vec<Change<'a>> = Vec::new();
+        for change in changes {
+            if group.last().is_some_and(|last| last.table != change.table || last.pk != change.pk) {
+                session.merge_row(&schema, &group)?;
+                group.clear();
+            }
+            group.push(change);
+        }
+        session.merge_row(&schema, &group)?;
+        Ok(session.merged())
+    }
+}
+
+/// Merges one change for a statement that inserts it into `crsql_changes`.
+///
+/// If the statement fails, SQLite doesn't undo what ran inside it. So what can fail comes first: the checks, then the write
+/// to the application's table, which is one statement here. The engine's own writes follow; if SQLite fails in one of those,
+/// it is for reasons that end the transaction.
+pub(crate) fn merge_in_statement(engine: &Engine, change: Change<'_>) -> Result<()> {
+    let schema = engine.schema()?;
+    let options = MergeOptions::default();
+    check::Check::new(engine, &schema, &options).change(&change)?;
+    let mut volume = Volume::default();
+    let mut session = Session::new(engine, &options, &mut volume)?;
+    let _untracked = engine.untracked();
+    session.merge_row(&schema, &[change])
+}

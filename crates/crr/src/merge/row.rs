@@ -1,0 +1,337 @@
+//! One row and the changes that want to change it: who wins.
+
+use std::cmp::Ordering;
+
+use rusqlite::types::ValueRef;
+
+use super::check::unpack_key;
+use super::session::Session;
+use crate::change::SENTINEL;
+use crate::sql::bind_all;
+use crate::state::Engine;
+use crate::table::Table;
+use crate::value::{self, Cell, OwnedValue};
+use crate::{Change, Error, Result, SiteId};
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Win {
+    /// It lost, or is known.
+    No,
+    /// It deleted the row.
+    Delete,
+    /// A sentinel made or revived the row.
+    Raise,
+    /// It set a column.
+    Set,
+    /// It set a column, having won by its value.
+    SetByValue,
+    /// It revived the row and set a column.
+    ReviveAndSet,
+}
+
+/// The author of a clock entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Author {
+    /// As the entry in the database has it.
+    Ordinal(i64),
+    /// As a change has it.
+    Site(SiteId),
+}
+
+impl Author {
+    /// This database.
+    const LOCAL: Author = Author::Ordinal(0);
+
+    fn of(change: &Change<'_>) -> Author {
+        change.site_id.map_or(Author::LOCAL, Author::Site)
+    }
+}
+
+/// A clock entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) col_version: i64,
+    pub(super) db_version: i64,
+    pub(super) author: Author,
+    pub(super) seq: i64,
+    /// Whether it has to be written.
+    pub(super) dirty: bool,
+}
+
+impl Entry {
+    fn won_by(change: &Change<'_>, col_version: i64, db_version: i64, author: Author) -> Entry {
+        Entry { col_version, db_version, author, seq: change.seq, dirty: true }
+    }
+}
+
+/// A row's values in the database.
+#[derive(Debug, Default)]
+enum Stored {
+    #[default]
+    NotRead,
+    Missing,
+    Values(Vec<OwnedValue>),
+}
+
+/// A row as the changes decided so far leave it.
+#[derive(Debug, Default)]
+pub(super) struct RowState<'a> {
+    pub(super) key: Vec<Cell<'a>>,
+    /// The lookaside key, if the row is known.
+    pub(super) lookaside: Option<i64>,
+    pub(super) cl: i64,
+    /// Whether the database has the row, as far as its entries tell.
+    pub(super) was_alive: bool,
+    pub(super) sentinel: Option<Entry>,
+    /// Entries by column.
+    pub(super) entries: Vec<Option<Entry>>,
+    /// Values to write, by column.
+    pub(super) values: Vec<Option<Cell<'a>>>,
+    stored: Stored,
+    /// The row that the database has is to be deleted, with all its entries, before anything else.
+    pub(super) delete: bool,
+    /// There has to be a row in the end, even if no value is written.
+    pub(super) create: bool,
+    /// Authors whose changes won, in order.
+    pub(super) winners: Vec<SiteId>,
+}
+
+impl<'a> RowState<'a> {
+    /// Begins with what the database has.
+    pub(super) fn load(&mut self, engine: &Engine, table: &Table, pk: &'a [u8]) -> Result<()> {
+        self.key = unpack_key(engine, table, pk, &mut Vec::new())?;
+        self.lookaside = None;
+        self.sentinel = None;
+        self.entries.clear();
+        self.entries.resize(table.columns.len(), None);
+        self.values.clear();
+        self.values.resize(table.columns.len(), None);
+        self.stored = Stored::NotRead;
+        (self.delete, self.create) = (false, false);
+        self.winners.clear();
+        self.read_clock(engine, table)
+    }
+
+    /// Reads lookaside key and entries.
+    fn read_clock(&mut self, engine: &Engine, table: &Table) -> Result<()> {
+        (self.cl, self.was_alive) = (0, false);
+        let mut find = engine.db().prepare_cached(&table.sql.find_key)?;
+        bind_all(&mut find, 1, self.key.iter().map(Cell::get))?;
+        self.lookaside = find.raw_query().next()?.map(|row| row.get(0)).transpose()?;
+        let Some(key) = self.lookaside else { return Ok(()) };
+
+        let mut statement = engine.db().prepare_cached(&table.sql.entries)?;
+        let mut rows = statement.query([key])?;
+        while let Some(row) = rows.next()? {
+            // Also for an entry of a column that is gone.
+            self.cl = self.cl.max(1);
+            let entry = Entry {
+                col_version: row.get(1)?,
+                db_version: row.get(2)?,
+                author: Author::Ordinal(row.get(3)?),
+                seq: row.get(4)?,
+                dirty: false,
+            };
+            let name = row.get_ref(0)?.as_str().unwrap_or_default();
+            if name == SENTINEL {
+                self.sentinel = Some(entry);
+            } else if let Some(slot) = table.column(name).and_then(|at| self.entries.get_mut(at)) {
+                *slot = Some(entry);
+            }
+        }
+        if let Some(sentinel) = self.sentinel {
+            self.cl = sentinel.col_version;
+        }
+        self.was_alive = self.cl % 2 != 0;
+        Ok(())
+    }
+
+    /// Whether anything has to be written.
+    pub(super) fn has_changed(&self) -> bool {
+        self.delete || self.create || self.values.iter().any(Option::is_some)
+    }
+
+    /// Decides one change, and takes it over if it wins.
+    pub(super) fn decide(&mut self, session: &mut Session<'_, 'a>, table: &Table, change: &Change<'a>) -> Result<Win> {
+        if change.cl < self.cl {
+            return Ok(Win::No);
+        }
+        let ahead = change.cl > self.cl;
+        // Whatever its column, a change of an even life is the row's death.
+        if change.cl % 2 == 0 {
+            return if ahead { self.delete(session, change) } else { Ok(Win::No) };
+        }
+        if change.cid == SENTINEL {
+            return if ahead { self.raise(session, change) } else { Ok(Win::No) };
+        }
+        let column = table
+            .column(change.cid)
+            .ok_or_else(|| Error::UnknownColumn { table: table.name.clone(), column: change.cid.to_owned() })?;
+        if !ahead {
+            return self.compare(session, table, column, change);
+        }
+        // A first life needs no sentinel.
+        let revives = self.cl != 0 || change.cl > 1;
+        if revives {
+            self.revive(session, change)?;
+        }
+        self.cl = change.cl;
+        self.set(session, table, column, change, Author::of(change))?;
+        Ok(if revives { Win::ReviveAndSet } else { Win::Set })
+    }
+
+    fn delete(&mut self, session: &mut Session<'_, 'a>, change: &Change<'a>) -> Result<Win> {
+        let version = session.next_version(change.db_version)?;
+        self.won(change);
+        self.entries.fill(None);
+        self.values.fill(None);
+        (self.delete, self.create) = (true, false);
+        self.sentinel = Some(Entry::won_by(change, change.cl, version, Author::of(change)));
+        self.cl = change.cl;
+        Ok(Win::Delete)
+    }
+
+    fn raise(&mut self, session: &mut Session<'_, 'a>, change: &Change<'a>) -> Result<Win> {
+        self.revive(session, change)?;
+        self.cl = change.cl;
+        Ok(Win::Raise)
+    }
+
+    /// Begins a new life. Columns of a life before keep their values, at version 0: whatever the new life writes, wins.
+    fn revive(&mut self, session: &mut Session<'_, 'a>, change: &Change<'a>) -> Result<()> {
+        let version = session.next_version(change.db_version)?;
+        self.won(change);
+        for entry in self.entries.iter_mut().flatten() {
+            (entry.col_version, entry.db_version, entry.dirty) = (0, version, true);
+        }
+        self.create = true;
+        self.sentinel = Some(Entry::won_by(change, change.cl, version, Author::of(change)));
+        Ok(())
+    }
+
+    /// Decides a column's change in the life that the row is in.
+    fn compare(
+        &mut self,
+        session: &mut Session<'_, 'a>,
+        table: &Table,
+        column: usize,
+        change: &Change<'a>,
+    ) -> Result<Win> {
+        let Some(entry) = self.entries.get(column).copied().flatten() else {
+            self.set(session, table, column, change, Author::of(change))?;
+            return Ok(Win::Set);
+        };
+        match change.col_version.cmp(&entry.col_version) {
+            Ordering::Less => return Ok(Win::No),
+            Ordering::Greater => {
+                self.set(session, table, column, change, Author::of(change))?;
+                return Ok(Win::Set);
+            }
+            Ordering::Equal => {}
+        }
+        let engine = session.engine;
+        let incoming = stored_as(engine, table, column, change.val)?;
+        match value::order(incoming.get(), self.value(engine, table, column)?) {
+            Ordering::Less => Ok(Win::No),
+            Ordering::Greater => {
+                let author = match session.options.ties_become_local {
+                    true => Author::LOCAL,
+                    false => Author::of(change),
+                };
+                self.set(session, table, column, change, author)?;
+                Ok(Win::SetByValue)
+            }
+            Ordering::Equal if engine.merge_equal_values.get() == 1 => {
+                let theirs = change.site_id.as_ref().map(|site| site.as_bytes().as_slice()).unwrap_or_default();
+                if theirs <= author_bytes(engine, entry.author)?.as_slice() {
+                    return Ok(Win::No);
+                }
+                self.set(session, table, column, change, Author::of(change))?;
+                Ok(Win::Set)
+            }
+            Ordering::Equal => Ok(Win::No),
+        }
+    }
+
+    fn set(
+        &mut self,
+        session: &mut Session<'_, 'a>,
+        table: &Table,
+        column: usize,
+        change: &Change<'a>,
+        author: Author,
+    ) -> Result<()> {
+        let version = session.next_version(change.db_version)?;
+        if let Author::Site(_) = author {
+            self.won(change);
+        }
+        if let Some(entry) = self.entries.get_mut(column) {
+            *entry = Some(Entry::won_by(change, change.col_version, version, author));
+        }
+        if let Some(value) = self.values.get_mut(column) {
+            *value = Some(stored_as(session.engine, table, column, change.val)?);
+        }
+        Ok(())
+    }
+
+    fn won(&mut self, change: &Change<'_>) {
+        if let Some(site) = change.site_id.filter(|site| self.winners.last() != Some(site)) {
+            self.winners.push(site);
+        }
+    }
+
+    /// The value that a column of the row has now: one that has won, or the one in the database.
+    fn value(&mut self, engine: &Engine, table: &Table, column: usize) -> Result<ValueRef<'_>> {
+        self.read_stored(engine, table)?;
+        if let Some(value) = self.values.get(column).and_then(Option::as_ref) {
+            return Ok(value.get());
+        }
+        self.stored_value(column).ok_or_else(|| Error::MissingRow { table: table.name.clone() })
+    }
+
+    /// The value in the database, if the row was read and is there.
+    pub(super) fn stored_value(&self, column: usize) -> Option<ValueRef<'_>> {
+        match &self.stored {
+            Stored::Values(values) => values.get(column).map(OwnedValue::get),
+            Stored::NotRead | Stored::Missing => None,
+        }
+    }
+
+    /// Reads the row's values from the database, once.
+    pub(super) fn read_stored(&mut self, engine: &Engine, table: &Table) -> Result<()> {
+        if !matches!(self.stored, Stored::NotRead) {
+            return Ok(());
+        }
+        let mut statement = engine.db().prepare_cached(&table.sql.row)?;
+        bind_all(&mut statement, 1, self.key.iter().map(Cell::get))?;
+        let mut rows = statement.raw_query();
+        self.stored = match rows.next()? {
+            None => Stored::Missing,
+            Some(row) => {
+                let values = (0..table.columns.len()).map(|at| Ok(row.get_ref(at)?.into()));
+                Stored::Values(values.collect::<Result<_>>()?)
+            }
+        };
+        Ok(())
+    }
+}
+
+fn stored_as<'a>(engine: &Engine, table: &Table, column: usize, value: ValueRef<'a>) -> Result<Cell<'a>> {
+    match table.columns.get(column) {
+        Some(column) => Ok(engine.stored_as(column.affinity, value)?),
+        None => Ok(Cell::Borrowed(value)),
+    }
+}
+
+fn author_bytes(engine: &Engine, author: Author) -> Result<Vec<u8>> {
+    match author {
+        Author::Site(site) => Ok(site.as_bytes().to_vec()),
+        Author::Ordinal(ordinal) => {
+            let mut statement =
+                engine.db().prepare_cached("SELECT site_id FROM main.crsql_site_id WHERE ordinal = ?1")?;
+            let mut rows = statement.query([ordinal])?;
+            Ok(rows.next()?.map(|row| row.get(0)).transpose()?.unwrap_or_default())
+        }
+    }
+}

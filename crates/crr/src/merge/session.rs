@@ -1,0 +1,155 @@
+//! One changeset on its way in: versions, counts, and which rows stay bare.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Merged;
+use super::row::{RowState, Win};
+use super::sites::Sites;
+use crate::schema::Schema;
+use crate::state::Engine;
+use crate::table::Table;
+use crate::version::{MAX_VERSION, next_after};
+use crate::{Change, Error, MergeOptions, Result};
+
+/// What was written under the current version, across the changesets of one merge.
+#[derive(Debug, Default)]
+pub(super) struct Volume {
+    version: i64,
+    bytes: usize,
+}
+
+impl Volume {
+    /// Counts an entry written under a version.
+    fn add(&mut self, version: i64, bytes: usize) {
+        if version > self.version {
+            (self.version, self.bytes) = (version, 0);
+        }
+        if version == self.version {
+            self.bytes = self.bytes.saturating_add(bytes);
+        }
+    }
+}
+
+/// The merge of one changeset.
+pub(super) struct Session<'e, 'a> {
+    pub(super) engine: &'e Engine,
+    pub(super) options: &'e MergeOptions,
+    pub(super) sites: Sites,
+    volume: &'e mut Volume,
+    merged: Merged,
+    /// The database's version before the transaction.
+    current: i64,
+    /// The version of the transaction, as far as changes have won. Published when they are written.
+    pending: i64,
+    /// Where the next version begins at least.
+    floor: i64,
+    /// Rows that a sentinel raised, and to which causal length.
+    bare: HashMap<(&'a str, &'a [u8]), i64>,
+    table: Option<Arc<Table>>,
+    /// The row under way; kept for its buffers.
+    row: RowState<'a>,
+}
+
+impl<'e, 'a> Session<'e, 'a> {
+    pub(super) fn new(engine: &'e Engine, options: &'e MergeOptions, volume: &'e mut Volume) -> Result<Self> {
+        Ok(Session {
+            engine,
+            options,
+            sites: Sites::default(),
+            volume,
+            merged: Merged::default(),
+            current: engine.current_version()?,
+            pending: engine.clock.pending().unwrap_or(0),
+            floor: 0,
+            bare: HashMap::new(),
+            table: None,
+            row: RowState::default(),
+        })
+    }
+
+    /// Merges changes of one row, at least one, all of the same table and key.
+    pub(super) fn merge_row(&mut self, schema: &Schema, changes: &[Change<'a>]) -> Result<()> {
+        let Some(first) = changes.first() else { return Ok(()) };
+        let table = match self.table.take() {
+            Some(table) if table.name == first.table => table,
+            _ => schema.table(self.engine.db(), first.table)?,
+        };
+        self.begin_row();
+        let mut row = std::mem::take(&mut self.row);
+        row.load(self.engine, &table, first.pk)?;
+        for change in changes {
+            let win = row.decide(self, &table, change)?;
+            self.count(&table, change, win);
+        }
+        if row.has_changed() {
+            row.write(self, &table)?;
+            self.engine.clock.raise_pending(self.pending);
+        }
+        self.row = row;
+        self.table = Some(table);
+        Ok(())
+    }
+
+    /// What became of the changeset.
+    pub(super) fn merged(&self) -> Merged {
+        Merged {
+            db_version: self.current.max(self.pending),
+            bare_rows: u64::try_from(self.bare.len()).unwrap_or(u64::MAX),
+            ..self.merged
+        }
+    }
+
+    /// The version for a change that won, and that carries `incoming`.
+    pub(super) fn next_version(&mut self, incoming: i64) -> Result<i64> {
+        let capped = match self.options.max_db_version_raise {
+            Some(raise) => incoming.min(self.current.saturating_add(raise)),
+            None => incoming,
+        };
+        let next = next_after(self.current)?.max(self.pending).max(self.floor).max(capped);
+        if next > MAX_VERSION {
+            return Err(Error::ClockExhausted);
+        }
+        self.pending = next;
+        Ok(next)
+    }
+
+    /// Whether sizes matter.
+    pub(super) fn weighs(&self) -> bool {
+        self.options.version_bytes.is_some()
+    }
+
+    /// Counts an entry that is written.
+    pub(super) fn weigh(&mut self, version: i64, bytes: usize) {
+        self.volume.add(version, bytes);
+    }
+
+    /// A version that has become too large ends before a row, never inside one.
+    fn begin_row(&mut self) {
+        let full = self.options.version_bytes.is_some_and(|limit| self.volume.bytes > limit);
+        if full && self.volume.version == self.pending {
+            self.floor = self.pending.saturating_add(1);
+        }
+    }
+
+    fn count(&mut self, table: &Table, change: &Change<'a>, win: Win) {
+        let impacted = match win {
+            Win::No => {
+                self.merged.no_ops += 1;
+                return;
+            }
+            Win::ReviveAndSet => 2,
+            Win::Delete | Win::Raise | Win::Set | Win::SetByValue => 1,
+        };
+        self.merged.applied += 1;
+        self.merged.won_by_value += u64::from(win == Win::SetByValue);
+        self.engine.rows_impacted.set(self.engine.rows_impacted.get().saturating_add(impacted));
+
+        let row = (change.table, change.pk);
+        if win == Win::Raise && !table.is_key_only() {
+            self.bare.insert(row, change.cl);
+        } else if !self.bare.is_empty() && (win == Win::Delete || self.bare.get(&row) <= Some(&change.cl)) {
+            self.bare.remove(&row);
+        }
+    }
+}

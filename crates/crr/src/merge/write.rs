@@ -1,0 +1,135 @@
+//! Writing what the changes of a row came to.
+
+use super::row::{Author, Entry, RowState};
+use super::session::Session;
+use crate::change::SENTINEL;
+use crate::sql::{Bind, bind_all};
+use crate::state::Engine;
+use crate::table::{MAX_ENTRIES, Table};
+use crate::value::Cell;
+use crate::{Error, Result};
+
+use rusqlite::types::ValueRef;
+
+/// What an entry takes on the wire beside names, key and value: lengths, numbers and the author.
+const ENTRY_OVERHEAD: usize = 48;
+
+impl RowState<'_> {
+    /// Writes the row, then its clock. The order matters: see [`merge_in_statement`](super::merge_in_statement).
+    pub(super) fn write(&mut self, session: &mut Session<'_, '_>, table: &Table) -> Result<()> {
+        let engine = session.engine;
+        if session.weighs() {
+            self.weigh(session, table)?;
+        }
+        self.write_row(engine, table)?;
+        let key = match self.lookaside {
+            Some(key) => key,
+            None => self.create_lookaside(engine, table)?,
+        };
+        for site in &self.winners {
+            session.sites.ordinal(engine, *site)?;
+        }
+        self.write_entries(session, table, key)
+    }
+
+    /// Tells the session how much travels again because of this row.
+    fn weigh(&mut self, session: &mut Session<'_, '_>, table: &Table) -> Result<()> {
+        let key: usize = self.key.iter().map(|cell| length(cell.get())).sum();
+        let head = ENTRY_OVERHEAD + table.name.len() + key;
+        // Zeroed columns travel with the values they have.
+        let zeroed = |(entry, value): (&Option<Entry>, &Option<Cell<'_>>)| {
+            value.is_none() && entry.is_some_and(|entry| entry.dirty)
+        };
+        if self.entries.iter().zip(&self.values).any(zeroed) {
+            self.read_stored(session.engine, table)?;
+        }
+        if let Some(sentinel) = self.sentinel.filter(|entry| entry.dirty) {
+            session.weigh(sentinel.db_version, head + SENTINEL.len());
+        }
+        for (at, column) in table.columns.iter().enumerate() {
+            let Some(entry) = self.entries.get(at).copied().flatten().filter(|entry| entry.dirty) else { continue };
+            let value = match self.values.get(at).and_then(Option::as_ref) {
+                Some(value) => Some(value.get()),
+                None => self.stored_value(at),
+            };
+            session.weigh(entry.db_version, head + column.name.len() + value.map_or(0, length));
+        }
+        Ok(())
+    }
+
+    fn write_row(&self, engine: &Engine, table: &Table) -> Result<()> {
+        let refused = |error| Error::of_row_write(&table.name, error);
+        let key = || self.key.iter().map(Cell::get);
+        if self.delete {
+            let mut statement = engine.db().prepare_cached(&table.sql.delete_row)?;
+            bind_all(&mut statement, 1, key())?;
+            statement.raw_execute().map_err(refused)?;
+        }
+        let set: Vec<usize> =
+            (0..self.values.len()).filter(|at| matches!(self.values.get(*at), Some(Some(_)))).collect();
+        if set.is_empty() && !self.create {
+            return Ok(());
+        }
+        let values = || self.values.iter().flatten().map(Cell::get);
+        let sql = table.set(&set);
+        if self.was_alive && !self.delete && !set.is_empty() {
+            let mut statement = engine.db().prepare_cached(&sql.update)?;
+            bind_all(&mut statement, 1, key().chain(values()))?;
+            if statement.raw_execute().map_err(refused)? > 0 {
+                return Ok(());
+            }
+        }
+        let mut statement = engine.db().prepare_cached(&sql.upsert)?;
+        bind_all(&mut statement, 1, key().chain(values()))?;
+        statement.raw_execute().map_err(refused)?;
+        Ok(())
+    }
+
+    fn create_lookaside(&self, engine: &Engine, table: &Table) -> Result<i64> {
+        let mut statement = engine.db().prepare_cached(&table.sql.insert_key)?;
+        bind_all(&mut statement, 1, self.key.iter().map(Cell::get))?;
+        statement.raw_execute()?;
+        Ok(engine.db().last_insert_rowid())
+    }
+
+    fn write_entries(&self, session: &mut Session<'_, '_>, table: &Table, key: i64) -> Result<()> {
+        let engine = session.engine;
+        if self.delete && self.lookaside.is_some() {
+            engine.db().prepare_cached(&table.sql.delete_entries)?.execute([key])?;
+        }
+        let columns = table.columns.iter().zip(&self.entries);
+        let columns = columns.filter_map(|(column, entry)| Some((column.name.as_str(), (*entry)?)));
+        let sentinel = self.sentinel.map(|entry| (SENTINEL, entry));
+        let mut dirty = sentinel.into_iter().chain(columns).filter(|(_, entry)| entry.dirty);
+        let mut left = dirty.clone().count();
+        while left > 0 {
+            let count = left.min(MAX_ENTRIES);
+            left -= count;
+            let mut statement = engine.db().prepare_cached(table.write_entries(count))?;
+            statement.raw_bind_parameter(1, key)?;
+            for (at, (name, entry)) in dirty.by_ref().take(count).enumerate() {
+                let ordinal = match entry.author {
+                    Author::Ordinal(ordinal) => ordinal,
+                    Author::Site(site) => session.sites.ordinal(engine, site)?,
+                };
+                let first = 2 + at * 5;
+                statement.raw_bind_parameter(first, Bind(ValueRef::Text(name.as_bytes())))?;
+                statement.raw_bind_parameter(first + 1, entry.col_version)?;
+                statement.raw_bind_parameter(first + 2, entry.db_version)?;
+                statement.raw_bind_parameter(first + 3, ordinal)?;
+                statement.raw_bind_parameter(first + 4, entry.seq)?;
+            }
+            statement.raw_execute()?;
+        }
+        Ok(())
+    }
+}
+
+/// How many bytes a value takes, roughly.
+fn length(value: ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Null => 0,
+        ValueRef::Integer(_) | ValueRef::Real(_) => 8,
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+    }
+}

@@ -1,0 +1,64 @@
+//! The few things that rusqlite's safe interface doesn't offer.
+#![allow(unsafe_code, reason = "a second handle on the connection, and one file control")]
+
+use std::ffi::c_void;
+
+use rusqlite::{Connection, Result, ffi};
+
+/// A second, non-owning `Connection` on the same SQLite handle, for SQL that runs inside callbacks of the first.
+///
+/// It has a statement cache of its own, which has to be flushed before the handle can be closed.
+///
+/// # Safety
+///
+/// The result must not be used after `conn` was closed, nor on another thread than `conn` at the same time.
+pub(crate) unsafe fn second_handle(conn: &Connection) -> Result<Connection> {
+    // SAFETY: the handle is open, and the caller keeps to the two conditions above, which are those of `from_handle`.
+    unsafe { Connection::from_handle(conn.handle()) }
+}
+
+/// A number that changes whenever this connection commits a write to the main database, and whenever it first notices a
+/// commit of another connection, which is when it next begins to read.
+pub(crate) fn content_stamp(conn: &Connection) -> Result<u32> {
+    let mut stamp: u32 = 0;
+    // SAFETY: the handle is open as long as `conn` is; the schema name is a C string; for this operation SQLite writes one
+    // 32-bit number to the pointer and keeps neither.
+    let code = unsafe {
+        ffi::sqlite3_file_control(
+            conn.handle(),
+            c"main".as_ptr(),
+            ffi::SQLITE_FCNTL_DATA_VERSION,
+            (&raw mut stamp).cast::<c_void>(),
+        )
+    };
+    if code == ffi::SQLITE_OK { Ok(stamp) } else { Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stamp_grows_by_one_with_each_commit_of_ours_and_changes_with_those_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        for journal in ["wal", "delete", "truncate", "persist"] {
+            let path = folder.path().join(journal);
+            let (a, b) = (Connection::open(&path).unwrap(), Connection::open(&path).unwrap());
+            a.query_row(&format!("PRAGMA journal_mode={journal}"), [], |_| Ok(())).unwrap();
+            a.execute_batch("CREATE TABLE t(x)").unwrap();
+            let read = |conn: &Connection| conn.query_row("SELECT count(*) FROM t", [], |_| Ok(())).unwrap();
+            read(&a);
+            read(&b);
+            let (of_a, of_b) = (content_stamp(&a).unwrap(), content_stamp(&b).unwrap());
+            a.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+            assert_eq!(content_stamp(&a).unwrap(), of_a + 1, "{journal}");
+            read(&a);
+            assert_eq!(content_stamp(&a).unwrap(), of_a + 1, "{journal}");
+            read(&b);
+            assert_ne!(content_stamp(&b).unwrap(), of_b, "{journal}");
+            a.execute_batch("BEGIN; INSERT INTO t VALUES (1); ROLLBACK").unwrap();
+            read(&a);
+            assert_eq!(content_stamp(&a).unwrap(), of_a + 1, "{journal}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Reading changes, in the order of their versions.
+//!
+//! The clock tables are read in ranges of versions: at least one version, and otherwise about [`BATCH`] entries. For each row
+//! with an entry in the range, one scan of its entries gives their clocks and, with the sentinel, its causal length. Only
+//! these numbers are held and sorted; keys and values are fetched when a change is handed out.
+
+use std::collections::HashMap;
+use std::mem;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior};
+
+use crate::change::SENTINEL;
+use crate::pack::Packer;
+use crate::state::Engine;
+use crate::table::Table;
+use crate::{Change, ChangesQuery, Crr, Error, Result, SiteId};
+
+/// About how many entries are held at a time, unless one version has more.
+const BATCH: i64 = 1024;
+
+impl Crr<'_> {
+    /// Hands changes to `each`, in the order of (`db_version`, `seq`), until it breaks off or there are no more.
+    ///
+    /// What was overwritten is gone: there is one change for each cell's last write, and one for each row's last death or
+    /// return. Outside a transaction, the read makes its own, so that all changes are of the same moment.
+    ///
+    /// # Errors
+    ///
+    /// If SQLite can't read.
+    pub fn read_changes<F>(&self, query: &ChangesQuery, mut each: F) -> Result<()>
+    where
+        F: FnMut(Change<'_>) -> ControlFlow<()>,
+    {
+        if !self.conn.is_autocommit() {
+            return read(&self.engine, query, &mut each);
+        }
+        let transaction = Transaction::new_unchecked(self.conn, TransactionBehavior::Deferred)?;
+        read(&self.engine, query, &mut each)?;
+        Ok(transaction.commit()?)
+    }
+}
+
+fn read(engine: &Engine, query: &ChangesQuery, each: &mut dyn FnMut(Change<'_>) -> ControlFlow<()>) -> Result<()> {
+    let mut scan = Scan::new(engine, query)?;
+    let mut pk = Vec::new();
+    while scan.next_batch(engine)? {
+        let entries = mem::take(&mut scan.entries);
+        for run in entries.chunk_by(Entry::same_row) {
+            let Some((table, key)) = run.first().and_then(|entry| Some((scan.table(entry)?, entry.key))) else {
+                continue;
+            };
+            let mut statement = engine.db().prepare_cached(&table.sql.keyed_row)?;
+            let mut rows = statement.query([key])?;
+            let Some(row) = rows.next()? else { continue };
+            pack_key(&table, row, &mut pk)?;
+            for entry in run {
+                let site_id = scan.site(engine, entry.ordinal)?.and_then(SiteId::from_slice);
+                if each(entry.change(&table, &pk, entry.value(&table, row)?, site_id)).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        scan.entries = entries;
+    }
+    Ok(())
+}
+
+/// Packs the key of a row of [`keyed_row`](crate::table::TableSql::keyed_row).
+pub(crate) fn pack_key(table: &Table, row: &Row<'_>, pk: &mut Vec<u8>) -> Result<()> {
+    let unfit = || Error::DamagedFile { reason: "a primary key is too large" };
+    pk.clear();
+    let mut packer = Packer::new(pk, u8::try_from(table.keys.len()).map_err(|_| unfit())?);
+    for at in 0..table.keys.len() {
+        packer.push(row.get_ref(at)?).ok_or_else(unfit)?;
+    }
+    Ok(())
+}
+
+/// One clock entry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// Position of the CRR among all.
+    pub(crate) table: usize,
+    /// The row's lookaside key.
+    pub(crate) key: i64,
+    /// Position of the column; `None` for the sentinel.
+    pub(crate) column: Option<usize>,
+    pub(crate) col_version: i64,
+    pub(crate) db_version: i64,
+    /// The author's ordinal.
+    pub(crate) ordinal: i64,
+    pub(crate) cl: i64,
+    pub(crate) seq: i64,
+}
+
+impl Entry {
+    /// Whether the two are about the same row.
+    pub(crate) fn same_row(&self, other: &Entry) -> bool {
+        self.table == other.table && self.key == other.key
+    }
+
+    /// The column's name, or the sentinel's.
+    pub(crate) fn cid<'t>(&self, table: &'t Table) -> &'t str {
+        self.column.and_then(|at| table.columns.get(at)).map_or(SENTINEL, |column| column.name.as_str())
+    }
+
+    /// The value, from the row of [`keyed_row`](crate::table::TableSql::keyed_row).
+    pub(crate) fn value<'r>(&self, table: &Table, row: &'r Row<'_>) -> Result<ValueRef<'r>> {
+        match self.column {
+            Some(column) => Ok(row.get_ref(table.keys.len() + column)?),
+            None => Ok(ValueRef::Null),
+        }
+    }
+
+    fn change<'a>(&self, table: &'a Table, pk: &'a [u8], val: ValueRef<'a>, site_id: Option<SiteId>) -> Change<'a> {
+        Change {
+            table: &table.name,
+            pk,
+            cid: self.cid(table),
+            val,
+            col_version: self.col_version,
+            db_version: self.db_version,
+            site_id,
+            cl: self.cl,
+            seq: self.seq,
+        }
+    }
+}
+
+/// A walk through the clock entries, batch by batch. Holds nothing of SQLite's between batches.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    tables: Vec<Arc<Table>>,
+    /// Everything up to this version is done.
+    after: i64,
+    up_to: i64,
+    /// The ordinal whose entries are left out.
+    exclude: Option<i64>,
+    /// The entries of the batch, in order.
+    pub(crate) entries: Vec<Entry>,
+    /// Site ids by ordinal, as far as they were met.
+    sites: HashMap<i64, Option<Box<[u8]>>>,
+    keys: Vec<i64>,
+}
+
+impl Scan {
+    pub(crate) fn new(engine: &Engine, query: &ChangesQuery) -> Result<Scan> {
+        let tables = engine.schema()?.tables(engine.db())?;
+        // What is written while this walks has later versions: without an end, they would never stop.
+        let stored = engine.stored_version()?;
+        let exclude = query.exclude.map(|site| ordinal(engine, site)).transpose()?.flatten();
+        Ok(Scan {
+            tables,
+            after: query.after,
+            up_to: query.up_to.map_or(stored, |up_to| up_to.min(stored)),
+            exclude,
+            entries: Vec::new(),
+            sites: HashMap::new(),
+            keys: Vec::new(),
+        })
+    }
+
+    pub(crate) fn table(&self, entry: &Entry) -> Option<Arc<Table>> {
+        self.tables.get(entry.table).cloned()
+    }
+
+    /// Fills `entries` with the next that there are. False if there are none.
+    pub(crate) fn next_batch(&mut self, engine: &Engine) -> Result<bool> {
+        self.entries.clear();
+        while self.entries.is_empty() && self.after < self.up_to {
+            let end = self.end_of_batch(engine)?;
+            for at in 0..self.tables.len() {
+                self.read_table(engine, at, end)?;
+            }
+            self.after = end;
+        }
+        self.entries.sort_by_key(|entry| (entry.db_version, entry.seq));
+        Ok(!self.entries.is_empty())
+    }
+
+    /// The last version of the next batch: that of the first table to have enough entries.
+    fn end_of_batch(&self, engine: &Engine) -> Result<i64> {
+        let mut end = self.up_to;
+        for table in &self.tables {
+            let version: Option<i64> = engine
+                .db()
+                .prepare_cached(&table.sql.version_ahead)?
+                .query_row((self.after, BATCH - 1), |row| row.get(0))
+                .optional()?;
+            end = version.map_or(end, |version| version.min(end));
+        }
+        Ok(end)
+    }
+
+    /// Adds the entries of one table with versions up to `end`.
+    fn read_table(&mut self, engine: &Engine, at: usize, end: i64) -> Result<()> {
+        let Some(table) = self.tables.get(at) else { return Ok(()) };
+        self.keys.clear();
+        let mut statement = engine.db().prepare_cached(&table.sql.keys_between)?;
+        let mut rows = statement.query((self.after, end))?;
+        while let Some(row) = rows.next()? {
+            let key = row.get(0)?;
+            if self.keys.last() != Some(&key) {
+                self.keys.push(key);
+            }
+        }
+        self.keys.sort_unstable();
+        self.keys.dedup();
+
+        let mut statement = engine.db().prepare_cached(&table.sql.entries)?;
+        for key in self.keys.iter().copied() {
+            let first = self.entries.len();
+            let mut cl = 1;
+            let mut rows = statement.query([key])?;
+            while let Some(row) = rows.next()? {
+                let (col_version, db_version, ordinal) = (row.get(1)?, row.get(2)?, row.get(3)?);
+                let name = row.get_ref(0)?.as_str().unwrap_or_default();
+                let column = if name == SENTINEL {
+                    cl = col_version;
+                    None
+                } else if let Some(column) = table.column(name) {
+                    Some(column)
+                } else {
+                    // The column was removed behind the engine's back: there is nothing to send.
+                    continue;
+                };
+                if db_version > self.after && db_version <= end && self.exclude != Some(ordinal) {
+                    let seq = row.get(4)?;
+                    self.entries.push(Entry { table: at, key, column, col_version, db_version, ordinal, cl, seq });
+                }
+            }
+            self.entries.iter_mut().skip(first).for_each(|entry| entry.cl = cl);
+        }
+        Ok(())
+    }
+
+    /// The site id with this ordinal, as the file has it.
+    pub(crate) fn site(&mut self, engine: &Engine, ordinal: i64) -> Result<Option<&[u8]>> {
+        if !self.sites.contains_key(&ordinal) {
+            let id: Option<Vec<u8>> = engine
+                .db()
+                .prepare_cached("SELECT site_id FROM main.crsql_site_id WHERE ordinal = ?1")?
+                .query_row([ordinal], |row| row.get(0))
+                .optional()?;
+            self.sites.insert(ordinal, id.map(Vec::into_boxed_slice));
+        }
+        Ok(self.known_site(ordinal))
+    }
+
+    /// The same for an ordinal that was asked for before.
+    pub(crate) fn known_site(&self, ordinal: i64) -> Option<&[u8]> {
+        self.sites.get(&ordinal).and_then(Option::as_deref)
+    }
+}
+
+/// The ordinal of a site, if it has one.
+pub(crate) fn ordinal(engine: &Engine, site: SiteId) -> Result<Option<i64>> {
+    let mut statement = engine.db().prepare_cached("SELECT ordinal FROM main.crsql_site_id WHERE site_id = ?1")?;
+    Ok(statement.query_row([site.as_bytes().as_slice()], |row| row.get(0)).optional()?)
+}

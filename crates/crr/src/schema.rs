@@ -1,0 +1,153 @@
+//! Which tables are CRRs. The answer is cached, and checked against the database before each use.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use rusqlite::{Connection, MAIN_DB, TransactionState};
+
+use crate::state::Engine;
+use crate::table::Table;
+use crate::{Error, Result, sql};
+
+/// Ends the name of a CRR's clock table.
+pub(crate) const CLOCK_SUFFIX: &str = "__crsql_clock";
+/// Ends the name of a CRR's lookaside table.
+pub(crate) const LOOKASIDE_SUFFIX: &str = "__crsql_pks";
+
+/// How many tables one query for the version covers. SQLite's limit for a compound select is 500.
+const TABLES_PER_QUERY: usize = 100;
+
+/// The CRRs of a database, in the order of their clock tables.
+#[derive(Debug)]
+pub(crate) struct Schema {
+    entries: Vec<Entry>,
+    by_name: HashMap<String, usize>,
+    version_queries: Vec<String>,
+}
+
+/// A clock table, and what it is the clock of.
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    /// Read when first needed. `None` inside if the table, or its lookaside, is gone.
+    table: OnceCell<Option<Arc<Table>>>,
+}
+
+impl Schema {
+    fn read(db: &Connection) -> Result<Schema> {
+        // The names may be anything, so the columns are looked at too.
+        let mut statement = db.prepare(&format!(
+            "SELECT name FROM main.sqlite_schema AS tables
+             WHERE type = 'table' AND name GLOB '?*{CLOCK_SUFFIX}' AND
+                   (SELECT count(*) FROM pragma_table_info(tables.name, 'main')
+                    WHERE name IN ('key', 'col_name', 'col_version', 'db_version', 'site_id', 'seq')) = 6
+             ORDER BY rowid"
+        ))?;
+        let clocks: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let version_queries = clocks
+            .chunks(TABLES_PER_QUERY)
+            .map(|clocks| {
+                let each = sql::join(clocks, " UNION ALL ", |clock| {
+                    format!("SELECT max(db_version) AS version FROM main.{}", sql::identifier(clock))
+                });
+                format!("SELECT max(version) FROM ({each})")
+            })
+            .collect();
+        let entries: Vec<Entry> = clocks
+            .iter()
+            .filter_map(|clock| clock.strip_suffix(CLOCK_SUFFIX))
+            .map(|name| Entry { name: name.to_owned(), table: OnceCell::new() })
+            .collect();
+        let by_name = entries.iter().enumerate().map(|(at, entry)| (entry.name.clone(), at)).collect();
+        Ok(Schema { entries, by_name, version_queries })
+    }
+
+    /// The CRR of this name: exact, case included.
+    pub(crate) fn table(&self, db: &Connection, name: &str) -> Result<Arc<Table>> {
+        let entry = self.by_name.get(name).and_then(|at| self.entries.get(*at));
+        let table = entry.map(|entry| entry.table(db)).transpose()?.flatten();
+        table.ok_or_else(|| Error::UnknownTable { table: name.to_owned() })
+    }
+
+    /// All CRRs.
+    pub(crate) fn tables(&self, db: &Connection) -> Result<Vec<Arc<Table>>> {
+        self.entries.iter().filter_map(|entry| entry.table(db).transpose()).collect()
+    }
+
+    /// Queries for the highest version in each group of clock tables, those without a table included.
+    pub(crate) fn version_queries(&self) -> &[String] {
+        &self.version_queries
+    }
+}
+
+impl Entry {
+    fn table(&self, db: &Connection) -> Result<Option<Arc<Table>>> {
+        if let Some(table) = self.table.get() {
+            return Ok(table.clone());
+        }
+        let table = Table::read_crr(db, &self.name)?.map(Arc::new);
+        Ok(self.table.get_or_init(|| table).clone())
+    }
+}
+
+/// A schema, and what tells whether it is still the database's.
+#[derive(Debug)]
+pub(crate) struct CachedSchema {
+    schema: Arc<Schema>,
+    /// SQLite's counter of schema changes.
+    cookie: i64,
+    /// Set if it was read inside a write transaction. ROLLBACK TO can then take the counter back, and other statements
+    /// bring it to the same number again, so that the counter alone proves nothing.
+    fingerprint: Option<u64>,
+}
+
+impl CachedSchema {
+    /// Whether it is only good inside the transaction under way.
+    pub(crate) fn is_provisional(&self) -> bool {
+        self.fingerprint.is_some()
+    }
+}
+
+impl Engine {
+    /// The CRRs as they are now.
+    pub(crate) fn schema(&self) -> Result<Arc<Schema>> {
+        self.refresh_schema()?;
+        let schema = self.schema.borrow().as_ref().map(|cached| Arc::clone(&cached.schema));
+        schema.ok_or(Error::NotLoaded)
+    }
+
+    /// The CRR of this name, as it is now.
+    pub(crate) fn table(&self, name: &str) -> Result<Arc<Table>> {
+        self.schema()?.table(self.db(), name)
+    }
+
+    /// Reads the schema again if it may have changed. Always reads from the database, so that commits of other connections
+    /// are noticed.
+    pub(crate) fn refresh_schema(&self) -> Result<()> {
+        let cookie: i64 = self.db().prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))?;
+        let known = self.schema.borrow().as_ref().map(|cached| (cached.cookie, cached.fingerprint));
+        match known {
+            Some((known, None)) if known == cookie => return Ok(()),
+            Some((known, Some(print))) if known == cookie && print == self.fingerprint()? => return Ok(()),
+            _ => {}
+        }
+        let writing = self.db().transaction_state(Some(MAIN_DB))? == TransactionState::Write;
+        let fingerprint = writing.then(|| self.fingerprint()).transpose()?;
+        let schema = Arc::new(Schema::read(self.db())?);
+        *self.schema.borrow_mut() = Some(CachedSchema { schema, cookie, fingerprint });
+        Ok(())
+    }
+
+    /// A hash of all definitions.
+    fn fingerprint(&self) -> Result<u64> {
+        let mut hasher = DefaultHasher::new();
+        let mut statement = self.db().prepare_cached("SELECT sql FROM main.sqlite_schema ORDER BY rowid")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            row.get_ref(0)?.as_str_or_null().ok().flatten().hash(&mut hasher);
+        }
+        Ok(hasher.finish())
+    }
+}

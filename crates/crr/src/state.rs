@@ -1,0 +1,122 @@
+//! What the engine keeps for one connection, beside the database.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use crate::raw;
+use crate::schema::CachedSchema;
+use crate::version::Clock;
+
+/// Statements kept prepared. A CRR in steady use needs a dozen.
+const STATEMENTS: usize = 128;
+
+/// The state of the engine on one connection. Lives in the connection's registered functions, module and hooks.
+///
+/// Nothing here may stay borrowed while SQL runs: SQL fires triggers, and they call back.
+pub(crate) struct Engine {
+    /// A second handle on the connection.
+    db: Connection,
+    pub(crate) clock: Clock,
+    pub(crate) schema: RefCell<Option<CachedSchema>>,
+    /// Not 0 while writes to CRRs are not to be tracked.
+    pub(crate) sync_bit: Cell<i64>,
+    /// Winning changes of the current transaction.
+    pub(crate) rows_impacted: Cell<i64>,
+    /// The setting of that name; 1 switches it on.
+    pub(crate) merge_equal_values: Cell<i64>,
+    /// A private database that tells what a column would make of a value.
+    pub(crate) columns: OnceCell<Connection>,
+}
+
+impl Engine {
+    pub(crate) fn new(conn: &Connection, merge_equal_values: i64) -> rusqlite::Result<Engine> {
+        // SAFETY: the engine is only reached from callbacks of `conn` and through `Crr` and `Merge`, which borrow `conn`; so
+        // never after it was closed, and never from two threads.
+        #[allow(unsafe_code, reason = "see above")]
+        let db = unsafe { raw::second_handle(conn) }?;
+        db.set_prepared_statement_cache_capacity(STATEMENTS);
+        Ok(Engine {
+            db,
+            clock: Clock::default(),
+            schema: RefCell::default(),
+            sync_bit: Cell::new(0),
+            rows_impacted: Cell::new(0),
+            merge_equal_values: Cell::new(merge_equal_values),
+            columns: OnceCell::new(),
+        })
+    }
+
+    pub(crate) fn db(&self) -> &Connection {
+        &self.db
+    }
+
+    /// Lets go of all prepared statements, and keeps no new ones: open statements keep SQLite from closing.
+    pub(crate) fn forget_statements(&self) {
+        self.db.set_prepared_statement_cache_capacity(0);
+        self.db.flush_prepared_statement_cache();
+    }
+
+    /// The opposite of [`forget_statements`](Self::forget_statements).
+    pub(crate) fn keep_statements(&self) {
+        self.db.set_prepared_statement_cache_capacity(STATEMENTS);
+    }
+
+    /// Stops tracking until the guard is dropped.
+    pub(crate) fn untracked(&self) -> Untracked<'_> {
+        Untracked { engine: self, before: self.sync_bit.replace(1) }
+    }
+
+    /// The commit hook.
+    pub(crate) fn committed(&self) {
+        self.clock.committed(raw::content_stamp(&self.db).ok());
+        self.transaction_over();
+    }
+
+    /// The rollback hook.
+    pub(crate) fn rolled_back(&self) {
+        self.clock.rolled_back();
+        self.transaction_over();
+    }
+
+    fn transaction_over(&self) {
+        self.rows_impacted.set(0);
+        let mut schema = self.schema.borrow_mut();
+        if schema.as_ref().is_some_and(CachedSchema::is_provisional) {
+            *schema = None;
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}
+
+// SAFETY: an engine belongs to one `rusqlite::Connection` and is reached in two ways only: from callbacks that SQLite makes
+// for that connection, and through `Crr` and `Merge`, which hold a shared borrow of it. `Connection` can be sent but not
+// shared, so that at any time one thread at most is in either. Whatever moves the connection to another thread makes what
+// was written here visible there.
+#[allow(unsafe_code, reason = "see above")]
+unsafe impl Send for Engine {}
+// SAFETY: as above.
+#[allow(unsafe_code, reason = "see above")]
+unsafe impl Sync for Engine {}
+
+/// While it lives, writes to CRRs are not tracked.
+#[derive(Debug)]
+pub(crate) struct Untracked<'e> {
+    engine: &'e Engine,
+    before: i64,
+}
+
+impl Drop for Untracked<'_> {
+    fn drop(&mut self) {
+        self.engine.sync_bit.set(self.before);
+    }
+}
+
+/// The engine as its callbacks hold it.
+pub(crate) type SharedEngine = Arc<Engine>;

@@ -1,0 +1,128 @@
+//! The version clock: one `db_version` a transaction, and `seq` inside it.
+//!
+//! The current version is the highest that storage holds, and is cached. The cache is good as long as the database's content
+//! stamp is the one it was read at, or the one that our own commit, of which the commit hook told, has made of it. So a
+//! version is never used twice, even where an application replaced the hooks: the stamp doesn't fit, and storage is read.
+
+use std::cell::Cell;
+
+use rusqlite::OptionalExtension;
+
+use crate::state::Engine;
+use crate::{Error, Result, raw};
+
+/// No version of ours passes this: JavaScript counts no further.
+pub(crate) const MAX_VERSION: i64 = 1 << 53;
+
+/// The part of the clock that lives in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    committed: Cell<Option<Committed>>,
+    /// The version of the transaction under way.
+    pending: Cell<Option<i64>>,
+    /// The next seq of the transaction under way.
+    seq: Cell<i64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Committed {
+    version: i64,
+    /// The content stamp at which `version` is the database's.
+    stamp: u32,
+}
+
+impl Clock {
+    /// A write is being committed. `stamp` is the one before it: SQLite adds one when the commit is done.
+    pub(crate) fn committed(&self, stamp: Option<u32>) {
+        let version = self.pending.take();
+        self.committed
+            .set(version.zip(stamp).map(|(version, stamp)| Committed { version, stamp: stamp.wrapping_add(1) }));
+        self.seq.set(0);
+    }
+
+    /// The transaction was rolled back.
+    pub(crate) fn rolled_back(&self) {
+        self.pending.set(None);
+        self.seq.set(0);
+    }
+
+    /// The version of the transaction under way, if it has taken one.
+    pub(crate) fn pending(&self) -> Option<i64> {
+        self.pending.get()
+    }
+
+    /// Raises the version of the transaction under way.
+    pub(crate) fn raise_pending(&self, version: i64) {
+        self.pending.set(self.pending.get().max(Some(version)));
+    }
+
+    /// The seq that the next entry will get.
+    pub(crate) fn seq(&self) -> i64 {
+        self.seq.get()
+    }
+
+    /// Takes `count` seqs; returns the first.
+    pub(crate) fn take_seqs(&self, count: usize) -> Result<i64> {
+        let first = self.seq.get();
+        let count = i64::try_from(count).map_err(|_| Error::ClockExhausted)?;
+        self.seq.set(first.checked_add(count).ok_or(Error::ClockExhausted)?);
+        Ok(first)
+    }
+
+    /// Takes one seq.
+    pub(crate) fn take_seq(&self) -> Result<i64> {
+        self.take_seqs(1)
+    }
+}
+
+impl Engine {
+    /// The version of the database. Inside a transaction: the one before it.
+    pub(crate) fn current_version(&self) -> Result<i64> {
+        self.refresh_schema()?;
+        // The refresh has read, so that a commit of another connection shows in the stamp.
+        let stamp = raw::content_stamp(self.db())?;
+        if let Some(committed) = self.clock.committed.get().filter(|committed| committed.stamp == stamp) {
+            return Ok(committed.version);
+        }
+        let version = self.read_version()?;
+        self.clock.committed.set(Some(Committed { version, stamp }));
+        Ok(version)
+    }
+
+    /// Takes the version of the transaction under way, at least `at_least`.
+    pub(crate) fn next_version(&self, at_least: i64) -> Result<i64> {
+        let least = next_after(self.current_version()?)?;
+        let next = least.max(self.clock.pending().unwrap_or(0)).max(at_least);
+        if next > MAX_VERSION {
+            return Err(Error::ClockExhausted);
+        }
+        self.clock.raise_pending(next);
+        Ok(next)
+    }
+
+    /// The version as storage has it, what the transaction under way has written included.
+    pub(crate) fn stored_version(&self) -> Result<i64> {
+        self.refresh_schema()?;
+        self.read_version()
+    }
+
+    fn read_version(&self) -> Result<i64> {
+        let compacted: Option<i64> = self
+            .db()
+            .prepare_cached("SELECT CAST(value AS INTEGER) FROM main.crsql_master WHERE key = 'pre_compact_dbversion'")?
+            .query_row([], |row| row.get(0))
+            .optional()?
+            .flatten();
+        let mut version = compacted.unwrap_or(0);
+        for sql in self.schema()?.version_queries() {
+            let stored: Option<i64> = self.db().prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+            version = version.max(stored.unwrap_or(0));
+        }
+        Ok(version)
+    }
+}
+
+/// The version after this one.
+pub(crate) fn next_after(version: i64) -> Result<i64> {
+    version.checked_add(1).filter(|next| *next <= MAX_VERSION).ok_or(Error::ClockExhausted)
+}
