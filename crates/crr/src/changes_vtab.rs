@@ -21,6 +21,7 @@ use crate::table::Table;
 use crate::value::OwnedValue;
 use crate::{Change, ChangesQuery, Error, SiteId, merge};
 
+/// The reference declares `site_id` NOT NULL. It can be NULL, if the file lacks an author, and SQLite believes declarations.
 const DECLARATION: &CStr = c"CREATE TABLE crsql_changes (
     \"table\" TEXT NOT NULL,
     pk BLOB NOT NULL,
@@ -28,7 +29,7 @@ const DECLARATION: &CStr = c"CREATE TABLE crsql_changes (
     val ANY,
     col_version INTEGER NOT NULL,
     db_version INTEGER NOT NULL,
-    site_id BLOB NOT NULL,
+    site_id BLOB,
     cl INTEGER NOT NULL,
     seq INTEGER NOT NULL
 )";

@@ -8,11 +8,9 @@ use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{Value, ValueRef};
 
 use crate::pack::Packer;
+use crate::settings::MERGE_EQUAL_VALUES;
 use crate::state::{Engine, SharedEngine};
 use crate::{Error, Result, local};
-
-/// The setting that lets the larger site id win between equal values.
-pub(crate) const MERGE_EQUAL_VALUES: &str = "merge-equal-values";
 
 thread_local! {
     /// Where the engine of a connection is put for whoever has just asked that connection for it.
@@ -114,17 +112,13 @@ fn as_crr(engine: &Engine, context: &Context<'_>) -> Result<Value> {
 fn config_set(engine: &Engine, context: &Context<'_>) -> Result<Value> {
     known_setting("crsql_config_set", context.get_raw(0))?;
     let value = context.get::<Value>(1)?;
-    engine
-        .db()
-        .prepare_cached("INSERT OR REPLACE INTO main.crsql_master (key, value) VALUES ('config.' || ?1, ?2)")?
-        .execute((MERGE_EQUAL_VALUES, &value))?;
-    engine.merge_equal_values.set(integer(ValueRef::from(&value)));
+    engine.set_merge_equal_values(&value)?;
     Ok(value)
 }
 
 fn config_get(engine: &Engine, context: &Context<'_>) -> Result<Value> {
     known_setting("crsql_config_get", context.get_raw(0))?;
-    Ok(Value::Integer(engine.merge_equal_values.get()))
+    Ok(Value::Integer(engine.merge_equal_values()?))
 }
 
 fn known_setting(function: &'static str, name: ValueRef<'_>) -> Result<()> {

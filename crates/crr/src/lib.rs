@@ -14,6 +14,7 @@ mod peers;
 mod raw;
 mod read;
 mod schema;
+mod settings;
 mod site;
 mod sql;
 mod state;

@@ -43,8 +43,9 @@ pub(crate) fn load(conn: &Connection) -> Result<SharedEngine> {
         return Err(Error::InTransaction);
     }
 
-    let engine = Arc::new(Engine::new(conn, merge_equal_values(conn)?)?);
+    let engine = Arc::new(Engine::new(conn)?);
     engine.site_id()?;
+    engine.merge_equal_values()?;
     functions::register(conn, &engine)?;
     changes_vtab::register(conn, &engine)?;
     let at_commit = Arc::clone(&engine);
@@ -104,21 +105,6 @@ fn checked_version(conn: &Connection) -> Result<i64> {
 
 fn has_own_site_id(conn: &Connection) -> Result<bool> {
     Ok(conn.prepare("SELECT 1 FROM main.crsql_site_id WHERE ordinal = 0")?.exists([])?)
-}
-
-fn merge_equal_values(conn: &Connection) -> Result<i64> {
-    let value: Option<Value> = conn
-        .query_row(
-            "SELECT value FROM main.crsql_master WHERE key = 'config.' || ?1",
-            [functions::MERGE_EQUAL_VALUES],
-            |row| row.get(0),
-        )
-        .optional()?;
-    match value {
-        None => Ok(0),
-        Some(Value::Integer(value)) => Ok(value),
-        Some(_) => Err(Error::DamagedFile { reason: "the setting merge-equal-values isn't an integer" }),
-    }
 }
 
 impl Engine {

@@ -4,7 +4,7 @@
 //! with an entry in the range, one scan of its entries gives their clocks and, with the sentinel, its causal length. Only
 //! these numbers are held and sorted; keys and values are fetched when a change is handed out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::mem;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -239,13 +239,13 @@ impl Scan {
 
     /// The site id with this ordinal, as the file has it.
     pub(crate) fn site(&mut self, engine: &Engine, ordinal: i64) -> Result<Option<&[u8]>> {
-        if !self.sites.contains_key(&ordinal) {
+        if let hash_map::Entry::Vacant(unknown) = self.sites.entry(ordinal) {
             let id: Option<Vec<u8>> = engine
                 .db()
                 .prepare_cached("SELECT site_id FROM main.crsql_site_id WHERE ordinal = ?1")?
                 .query_row([ordinal], |row| row.get(0))
                 .optional()?;
-            self.sites.insert(ordinal, id.map(Vec::into_boxed_slice));
+            unknown.insert(id.map(Vec::into_boxed_slice));
         }
         Ok(self.known_site(ordinal))
     }

@@ -1,9 +1,8 @@
 //! Which tables are CRRs. The answer is cached, and checked against the database before each use.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rusqlite::{Connection, MAIN_DB, TransactionState};
 
@@ -32,7 +31,7 @@ pub(crate) struct Schema {
 struct Entry {
     name: String,
     /// Read when first needed. `None` inside if the table, or its lookaside, is gone.
-    table: OnceCell<Option<Arc<Table>>>,
+    table: OnceLock<Option<Arc<Table>>>,
 }
 
 impl Schema {
@@ -58,7 +57,7 @@ impl Schema {
         let entries: Vec<Entry> = clocks
             .iter()
             .filter_map(|clock| clock.strip_suffix(CLOCK_SUFFIX))
-            .map(|name| Entry { name: name.to_owned(), table: OnceCell::new() })
+            .map(|name| Entry { name: name.to_owned(), table: OnceLock::new() })
             .collect();
         let by_name = entries.iter().enumerate().map(|(at, entry)| (entry.name.clone(), at)).collect();
         Ok(Schema { entries, by_name, version_queries })

@@ -24,14 +24,12 @@ pub(crate) struct Engine {
     pub(crate) sync_bit: Cell<i64>,
     /// Winning changes of the current transaction.
     pub(crate) rows_impacted: Cell<i64>,
-    /// The setting of that name; 1 switches it on.
-    pub(crate) merge_equal_values: Cell<i64>,
     /// A private database that tells what a column would make of a value.
     pub(crate) columns: OnceCell<Connection>,
 }
 
 impl Engine {
-    pub(crate) fn new(conn: &Connection, merge_equal_values: i64) -> rusqlite::Result<Engine> {
+    pub(crate) fn new(conn: &Connection) -> rusqlite::Result<Engine> {
         // SAFETY: the engine is only reached from callbacks of `conn` and through `Crr` and `Merge`, which borrow `conn`; so
         // never after it was closed, and never from two threads.
         #[allow(unsafe_code, reason = "see above")]
@@ -43,7 +41,6 @@ impl Engine {
             schema: RefCell::default(),
             sync_bit: Cell::new(0),
             rows_impacted: Cell::new(0),
-            merge_equal_values: Cell::new(merge_equal_values),
             columns: OnceCell::new(),
         })
     }

@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn values_become_what_a_column_stores() {
         let conn = Connection::open_in_memory().unwrap();
-        let engine = Engine::new(&conn, 0).unwrap();
+        let engine = Engine::new(&conn).unwrap();
         let types = ["TEXT", "NUMERIC", "INTEGER", "REAL", "BLOB"];
         let texts = ["5", " 5 ", "5.0", "5.5", "1e3", "abc", "", "0x10", "9223372036854775808", "1e999"];
         let numbers = [0.1, -0.0, 5.0, 5.5, 1e18, 9.3e18, 1e300, f64::INFINITY];

@@ -30,6 +30,17 @@ pub(super) enum Win {
     ReviveAndSet,
 }
 
+impl Win {
+    /// How much it counts in `crsql_rows_impacted()`.
+    pub(super) fn impact(self) -> i64 {
+        match self {
+            Win::No => 0,
+            Win::Delete | Win::Raise | Win::Set | Win::SetByValue => 1,
+            Win::ReviveAndSet => 2,
+        }
+    }
+}
+
 /// The author of a clock entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Author {
@@ -242,7 +253,7 @@ impl<'a> RowState<'a> {
                 self.set(session, table, column, change, author)?;
                 Ok(Win::SetByValue)
             }
-            Ordering::Equal if engine.merge_equal_values.get() == 1 => {
+            Ordering::Equal if session.merges_equal_values()? => {
                 let theirs = change.site_id.as_ref().map(|site| site.as_bytes().as_slice()).unwrap_or_default();
                 if theirs <= author_bytes(engine, entry.author)?.as_slice() {
                     return Ok(Win::No);

@@ -44,6 +44,8 @@ pub(super) struct Session<'e, 'a> {
     pending: i64,
     /// Where the next version begins at least.
     floor: i64,
+    /// The setting of that name, once it was needed.
+    merge_equal_values: Option<i64>,
     /// Rows that a sentinel raised, and to which causal length.
     bare: HashMap<(&'a str, &'a [u8]), i64>,
     table: Option<Arc<Table>>,
@@ -62,6 +64,7 @@ impl<'e, 'a> Session<'e, 'a> {
             current: engine.current_version()?,
             pending: engine.clock.pending().unwrap_or(0),
             floor: 0,
+            merge_equal_values: None,
             bare: HashMap::new(),
             table: None,
             row: RowState::default(),
@@ -78,13 +81,16 @@ impl<'e, 'a> Session<'e, 'a> {
         self.begin_row();
         let mut row = std::mem::take(&mut self.row);
         row.load(self.engine, &table, first.pk)?;
+        let mut impacted = 0;
         for change in changes {
             let win = row.decide(self, &table, change)?;
+            impacted += win.impact();
             self.count(&table, change, win);
         }
         if row.has_changed() {
             row.write(self, &table)?;
             self.engine.clock.raise_pending(self.pending);
+            self.engine.rows_impacted.set(self.engine.rows_impacted.get().saturating_add(impacted));
         }
         self.row = row;
         self.table = Some(table);
@@ -114,6 +120,16 @@ impl<'e, 'a> Session<'e, 'a> {
         Ok(next)
     }
 
+    /// Whether the larger site id wins between equal values.
+    pub(super) fn merges_equal_values(&mut self) -> Result<bool> {
+        let setting = match self.merge_equal_values {
+            Some(setting) => setting,
+            None => self.engine.merge_equal_values()?,
+        };
+        self.merge_equal_values = Some(setting);
+        Ok(setting == 1)
+    }
+
     /// Whether sizes matter.
     pub(super) fn weighs(&self) -> bool {
         self.options.version_bytes.is_some()
@@ -133,17 +149,12 @@ impl<'e, 'a> Session<'e, 'a> {
     }
 
     fn count(&mut self, table: &Table, change: &Change<'a>, win: Win) {
-        let impacted = match win {
-            Win::No => {
-                self.merged.no_ops += 1;
-                return;
-            }
-            Win::ReviveAndSet => 2,
-            Win::Delete | Win::Raise | Win::Set | Win::SetByValue => 1,
-        };
+        if win == Win::No {
+            self.merged.no_ops += 1;
+            return;
+        }
         self.merged.applied += 1;
         self.merged.won_by_value += u64::from(win == Win::SetByValue);
-        self.engine.rows_impacted.set(self.engine.rows_impacted.get().saturating_add(impacted));
 
         let row = (change.table, change.pk);
         if win == Win::Raise && !table.is_key_only() {
