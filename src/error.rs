@@ -41,7 +41,9 @@ pub enum Error {
     },
 
     /// The room holds another schema, or another version of it.
-    #[error("room {room} has schema {stored:?}, not {wanted:?}: connect to another room, or bring the schema up to date")]
+    #[error(
+        "room {room} has schema {stored:?}, not {wanted:?}: connect to another room, or bring the schema up to date"
+    )]
     SchemaMismatch {
         /// The room.
         room: RoomName,

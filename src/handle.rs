@@ -119,7 +119,8 @@ impl SyncHandle {
     }
 
     fn name(&self, room: &str) -> Result<RoomName, Error> {
-        let parsed = if self.hub.config().wide_room_names() { RoomName::parse_wide(room) } else { RoomName::parse(room) };
+        let parsed =
+            if self.hub.config().wide_room_names() { RoomName::parse_wide(room) } else { RoomName::parse(room) };
         Ok(parsed?)
     }
 }

@@ -6,6 +6,7 @@ use tower_layer::Layer;
 
 use crate::auth::{Authorize, Hook};
 use crate::config::SyncConfig;
+use crate::handle::SyncHandle;
 use crate::hub::Hub;
 use crate::service::SyncService;
 use crate::upgrade::Entrance;
@@ -50,6 +51,11 @@ impl SyncLayer {
     /// [`authorize`](Self::authorize) says otherwise.
     pub fn new(config: SyncConfig) -> Self {
         Self { entrance: Entrance { hub: Hub::new(config), hook: Hook::default() } }
+    }
+
+    /// The application's own way to the rooms: to read and write them, and to shut the layer down.
+    pub fn handle(&self) -> SyncHandle {
+        SyncHandle::new(self.entrance.hub.clone())
     }
 
     /// Asks this hook about every request for a room, instead of the one before.

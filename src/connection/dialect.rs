@@ -1,9 +1,9 @@
 //! The two forms of a session: binary frames, as vlcn's clients speak, and JSON in text frames, for reading and writing by hand.
 
 use bytes::Bytes;
+use tokio_tungstenite::tungstenite::Message as WsMessage;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame as WsFrame, Utf8Bytes};
-use tokio_tungstenite::tungstenite::Message as WsMessage;
 use tower_sqlite_sync_wire::{Message, Position, SiteId};
 
 use super::Close;

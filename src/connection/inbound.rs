@@ -179,7 +179,9 @@ where
         let now = Instant::now();
         let delay = match &self.restart {
             None => RESTART_DELAYS.0,
-            Some(restart) if now >= restart.told + restart.delay => restart.delay.saturating_mul(2).min(RESTART_DELAYS.1),
+            Some(restart) if now >= restart.told + restart.delay => {
+                restart.delay.saturating_mul(2).min(RESTART_DELAYS.1)
+            }
             Some(_) => return Ok(()),
         };
         tracing::info!(position = position.db_version, "changes don't continue what is here, asking for them again");

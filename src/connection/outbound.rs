@@ -186,7 +186,12 @@ where
             return;
         }
         let delay = self.rewinds.next(position);
-        tracing::info!(from = self.cursor.sent.db_version, to = position.db_version, ?delay, "client asks for changes again");
+        tracing::info!(
+            from = self.cursor.sent.db_version,
+            to = position.db_version,
+            ?delay,
+            "client asks for changes again"
+        );
         self.cursor = Cursor::at(position);
         self.timers.pause(delay);
     }

@@ -43,7 +43,8 @@ fn stored_value(value: wire::Value<'_>) -> ValueRef<'_> {
         wire::Value::Null => ValueRef::Null,
         wire::Value::Integer(i) => ValueRef::Integer(i),
         wire::Value::Number(x) if x.is_nan() => ValueRef::Null,
-        wire::Value::Number(x) if x.fract() == 0.0 && x.abs() <= MAX_SAFE_INTEGER => {
+        wire::Value::Number(x) if x.fract() == 0.0 && x.abs() <= MAX_SAFE_INTEGER =>
+        {
             #[expect(clippy::cast_possible_truncation, reason = "whole and within 53 bits, as just tested")]
             ValueRef::Integer(x as i64)
         }

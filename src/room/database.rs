@@ -145,7 +145,9 @@ fn pool_error(room: &RoomName, error: PoolError) -> Error {
     match error {
         PoolError::Backend(source) => Error::sqlite(room, source),
         PoolError::Closed => Error::GoingAway,
-        PoolError::PostCreateHook(HookError::Message(reason)) => Error::Unusable { room: room.clone(), reason: reason.into() },
+        PoolError::PostCreateHook(HookError::Message(reason)) => {
+            Error::Unusable { room: room.clone(), reason: reason.into() }
+        }
         PoolError::PostCreateHook(HookError::Backend(source)) => Error::sqlite(room, source),
         PoolError::Timeout(_) | PoolError::NoRuntimeSpecified => Error::Busy { room: room.clone() },
     }

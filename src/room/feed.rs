@@ -110,7 +110,11 @@ impl Feed {
     }
 
     /// Encodes what follows `head` with `read(head, now)`, unless somebody else has just done so.
-    pub(crate) async fn encode<E>(&self, head: i64, read: impl AsyncFnOnce(i64, i64) -> Result<Frame, E>) -> Result<(), E> {
+    pub(crate) async fn encode<E>(
+        &self,
+        head: i64,
+        read: impl AsyncFnOnce(i64, i64) -> Result<Frame, E>,
+    ) -> Result<(), E> {
         let _alone = self.encoding.lock().await;
         if self.head() != head {
             return Ok(());

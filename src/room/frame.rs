@@ -75,7 +75,9 @@ impl Frame {
             self.bytes.clone()
         } else {
             let mut kept = BytesMut::with_capacity(others().map(|run| run.bytes.len()).sum());
-            others().filter_map(|run| self.bytes.get(run.bytes.clone())).for_each(|bytes| kept.extend_from_slice(bytes));
+            others()
+                .filter_map(|run| self.bytes.get(run.bytes.clone()))
+                .for_each(|bytes| kept.extend_from_slice(bytes));
             kept.freeze()
         };
         Some(Selection { count, last_version, bytes })

@@ -1,5 +1,325 @@
-//! Rooms.
+//! Rooms: one database each, opened once, with one writer, one feed and a few readers.
+//!
+//! ```text
+//!  connections ──changesets──▶ writer ──commit──▶ feed ──frames──▶ connections
+//!                                │                  ▲
+//!                                ▼                  │ what left the window
+//!                            database ──────────▶ readers
+//! ```
 
+mod commit;
+mod convert;
+mod database;
+mod ending;
+mod feed;
+mod frame;
 mod name;
+mod registry;
+mod schema;
+mod writer;
 
-pub use name::{RoomName, RoomNameError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rusqlite::{Connection, Transaction};
+use tokio::sync::watch;
+use tower_sqlite_sync_wire as wire;
+
+pub(crate) use self::convert::engine_site;
+pub(crate) use self::database::Location;
+pub(crate) use self::ending::Ending;
+pub(crate) use self::feed::Pull;
+pub(crate) use self::frame::{Frame, Selection};
+pub use self::name::{RoomName, RoomNameError};
+pub(crate) use self::registry::{Lease, Registry};
+pub use self::schema::SchemaName;
+pub(crate) use self::schema::WantedSchema;
+pub(crate) use self::writer::{Applied, Changeset, Outcome};
+
+use self::database::{ReadConnections, WriteConnection};
+use self::feed::Feed;
+use self::schema::{ResidentSchema, StoredSchema};
+use self::writer::{Writer, WriterQueue};
+use crate::config::SyncConfig;
+use crate::error::Error;
+
+/// An open room.
+#[derive(Debug)]
+pub(crate) struct Room {
+    name: RoomName,
+    site: wire::SiteId,
+    schema: StoredSchema,
+    feed: Arc<Feed>,
+    queue: WriterQueue,
+    reads: Reads,
+    ending: Arc<Ending>,
+    max_frame_bytes: usize,
+    connections: AtomicUsize,
+}
+
+/// Where a room is read.
+#[derive(Debug)]
+enum Reads {
+    /// From connections of its own.
+    Pool(ReadConnections),
+    /// From the writer's: a memory database belongs to one connection.
+    Writer,
+}
+
+/// What a room is opened for.
+#[derive(Debug, Clone)]
+pub(crate) enum Purpose {
+    /// A client with that schema; a room without a schema gets it.
+    Client(WantedSchema),
+    /// The application wants a room that exists, whatever its schema.
+    Existing,
+    /// The application wants a room with the schema that the schema folder has under that name.
+    Create(SchemaName),
+}
+
+impl Room {
+    /// Opens a room's database, creates what is missing, and starts its writer.
+    pub(crate) async fn open(
+        name: &RoomName,
+        location: &Location,
+        config: &SyncConfig,
+        purpose: &Purpose,
+    ) -> Result<Arc<Self>, Error> {
+        let resident = prepare(name, location, config, purpose).await?;
+        let conn = WriteConnection::open(name, location, config.busy_timeout()).await?;
+        let opened = {
+            let (name, config, purpose) = (name.clone(), config.clone(), purpose.clone());
+            conn.run(move |conn| Opened::read(conn, &name, &config, &purpose, resident)).await?
+        };
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                conn.close().await?;
+                return Err(error);
+            }
+        };
+        let reads = match location {
+            Location::File(_) => Reads::Pool(ReadConnections::new(name, location, config.busy_timeout())?),
+            Location::Memory => Reads::Writer,
+        };
+        let ending = Arc::new(Ending::new(name.clone()));
+        let feed = Arc::new(Feed::new(opened.now, config.feed_window_bytes()));
+        let (writer, queue) = Writer::new(conn, name, config, feed.clone(), ending.clone());
+        tokio::spawn(writer.run());
+        tracing::info!(room = %name, site = %opened.site, schema = %opened.schema, db_version = opened.now, "room opened");
+        Ok(Arc::new(Self {
+            name: name.clone(),
+            site: opened.site,
+            schema: opened.schema,
+            feed,
+            queue,
+            reads,
+            ending,
+            max_frame_bytes: config.max_frame_bytes(),
+            connections: AtomicUsize::new(0),
+        }))
+    }
+
+    /// The room's name.
+    pub(crate) fn name(&self) -> &RoomName {
+        &self.name
+    }
+
+    /// The site id of the room's database, which clients know the server by.
+    pub(crate) fn site(&self) -> wire::SiteId {
+        self.site
+    }
+
+    /// Whether a room that is open serves that purpose.
+    pub(crate) fn admit(&self, purpose: &Purpose, config: &SyncConfig) -> Result<(), Error> {
+        match purpose {
+            Purpose::Client(wanted) => self.schema.admit(&self.name, wanted),
+            Purpose::Existing => Ok(()),
+            Purpose::Create(name) => {
+                let resident = ResidentSchema::read(config.schema_folder(), name.clone())?;
+                self.schema.admit(&self.name, &resident.stamp())
+            }
+        }
+    }
+
+    /// The db_version up to which changes may be shown.
+    pub(crate) fn now(&self) -> i64 {
+        self.feed.now()
+    }
+
+    /// Wakes whenever [`now`](Self::now) grows.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<i64> {
+        self.feed.subscribe()
+    }
+
+    /// What the feed has behind db_version `read`.
+    pub(crate) fn pull(&self, read: i64) -> Pull {
+        self.feed.pull(read)
+    }
+
+    /// Encodes, for all connections, what follows `head`.
+    pub(crate) async fn encode(&self, head: i64) -> Result<(), Error> {
+        self.feed.encode(head, async |after, upto| self.read_frame(after, upto, None).await).await
+    }
+
+    /// Reads what follows `after`, up to `upto` at most, without what `exclude` wrote.
+    pub(crate) async fn read_frame(
+        &self,
+        after: i64,
+        upto: i64,
+        exclude: Option<wire::SiteId>,
+    ) -> Result<Frame, Error> {
+        let max_bytes = self.max_frame_bytes;
+        let exclude = exclude.map(engine_site);
+        let frame = self.read(move |conn| Frame::read(conn, after, upto, exclude, max_bytes)).await?;
+        frame.map_err(|error| Error::engine(&self.name, error))
+    }
+
+    /// What the room has from `site`.
+    pub(crate) async fn position(&self, site: wire::SiteId) -> Result<wire::Position, Error> {
+        let position = self.read(move |conn| crr::Crr::of(conn)?.position(engine_site(site))).await?;
+        position.map(convert::wire_position).map_err(|error| Error::engine(&self.name, error))
+    }
+
+    /// Runs `job` in a read transaction.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        match &self.reads {
+            Reads::Pool(connections) => connections.run(job).await,
+            Reads::Writer => self.queue.read(job).await,
+        }
+    }
+
+    /// Queues a changeset for the writer.
+    pub(crate) async fn merge(&self, changeset: Changeset) -> Result<(), Error> {
+        self.queue.merge(changeset).await
+    }
+
+    /// Runs the application's `job` in a write transaction.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.queue.write(job).await
+    }
+
+    /// Why and when the room's connections must go.
+    pub(crate) fn ending(&self) -> &Ending {
+        &self.ending
+    }
+
+    /// Counts a connection, until what is returned is dropped.
+    pub(crate) fn connected(self: &Arc<Self>) -> Connected {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Connected(self.clone())
+    }
+
+    /// How many connections the room has.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Commits what is queued, closes the database, and leaves nothing in its log.
+    pub(crate) async fn close(&self) {
+        self.ending.end(crate::connection::Close::going_away());
+        if let Reads::Pool(connections) = &self.reads {
+            connections.close();
+        }
+        match self.queue.close().await {
+            Ok(()) => tracing::info!(room = %self.name, "room closed"),
+            Err(error) => tracing::error!(room = %self.name, %error, "room closed, but its log is not written back"),
+        }
+    }
+}
+
+/// One connection of a room's [count](Room::connections).
+#[derive(Debug)]
+pub(crate) struct Connected(Arc<Room>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is known of a database that was just opened.
+struct Opened {
+    site: wire::SiteId,
+    schema: StoredSchema,
+    now: i64,
+}
+
+impl Opened {
+    fn read(
+        conn: &mut Connection,
+        room: &RoomName,
+        config: &SyncConfig,
+        purpose: &Purpose,
+        resident: Option<ResidentSchema>,
+    ) -> Result<Self, Error> {
+        let sqlite = |error| Error::sqlite(room, error);
+        let engine = |error| Error::engine(room, error);
+        let schema = match StoredSchema::read(conn).map_err(sqlite)? {
+            Some(stored) => {
+                match purpose {
+                    Purpose::Client(wanted) => stored.admit(room, wanted)?,
+                    Purpose::Existing => {}
+                    Purpose::Create(name) => {
+                        let resident = ResidentSchema::read(config.schema_folder(), name.clone())?;
+                        stored.admit(room, &resident.stamp())?;
+                    }
+                }
+                stored
+            }
+            None => {
+                let resident = match (resident, purpose) {
+                    (Some(resident), _) => resident,
+                    (None, Purpose::Client(wanted)) => ResidentSchema::read_version(config.schema_folder(), wanted)?,
+                    (None, Purpose::Create(name)) => ResidentSchema::read(config.schema_folder(), name.clone())?,
+                    (None, Purpose::Existing) => return Err(Error::NoSuchRoom { room: room.clone() }),
+                };
+                schema::apply(conn, room, &resident)?
+            }
+        };
+        let crr = crr::Crr::of(conn).map_err(engine)?;
+        let now = crr.stored_db_version().map_err(engine)?;
+        let site = convert::wire_site(crr.site_id().map_err(engine)?);
+        // What another process left in the log may not be synced yet; a checkpoint syncs it before it is shown.
+        conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(sqlite)?;
+        Ok(Self { site, schema, now })
+    }
+}
+
+/// Before a file is created, makes sure that there is a schema to create it with: a client that is refused leaves no file behind.
+async fn prepare(
+    name: &RoomName,
+    location: &Location,
+    config: &SyncConfig,
+    purpose: &Purpose,
+) -> Result<Option<ResidentSchema>, Error> {
+    let (name, location, purpose) = (name.clone(), location.clone(), purpose.clone());
+    let (db_folder, schema_folder) = (config.db_folder().to_owned(), config.schema_folder().to_owned());
+    let prepared = tokio::task::spawn_blocking(move || {
+        if let Location::File(path) = &location
+            && path.exists()
+        {
+            return Ok(None);
+        }
+        let resident = match purpose {
+            Purpose::Client(wanted) => ResidentSchema::read_version(&schema_folder, &wanted)?,
+            Purpose::Create(schema) => ResidentSchema::read(&schema_folder, schema)?,
+            Purpose::Existing => return Err(Error::NoSuchRoom { room: name }),
+        };
+        if location != Location::Memory {
+            std::fs::create_dir_all(db_folder).map_err(|source| Error::Io {
+                room: name,
+                action: "the database folder can't be created",
+                source,
+            })?;
+        }
+        Ok(Some(resident))
+    });
+    prepared.await.unwrap_or(Err(Error::GoingAway))
+}

@@ -117,9 +117,11 @@ impl StoredSchema {
     /// Reads `crsql_master`; `None` if no schema was applied yet.
     pub(crate) fn read(conn: &Connection) -> rusqlite::Result<Option<Self>> {
         let value = |key: &str| {
-            conn.query_row("SELECT CAST(value AS TEXT), CAST(value AS INTEGER) FROM crsql_master WHERE key = ?1", [key], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
-            })
+            conn.query_row(
+                "SELECT CAST(value AS TEXT), CAST(value AS INTEGER) FROM crsql_master WHERE key = ?1",
+                [key],
+                |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)),
+            )
             .optional()
         };
         let Some((name, _)) = value("schema_name")? else { return Ok(None) };
@@ -223,7 +225,8 @@ mod tests {
         let schema = schema("CREATE TABLE foo (a INTEGER PRIMARY KEY NOT NULL, b); SELECT crsql_as_crr('missing');");
         assert!(matches!(apply(&mut conn, &room(), &schema), Err(Error::SchemaRefused { .. })));
         assert_eq!(StoredSchema::read(&conn).unwrap(), None);
-        let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_master WHERE name = 'foo'", [], |r| r.get(0)).unwrap();
+        let tables: i64 =
+            conn.query_row("SELECT count(*) FROM sqlite_master WHERE name = 'foo'", [], |r| r.get(0)).unwrap();
         assert_eq!(tables, 0);
     }
 

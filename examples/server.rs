@@ -1,0 +1,187 @@
+//! A sync server of its own: an axum application with nothing but the layer and a page that says what is here.
+//!
+//! `cargo run --release --example server -- --help` lists the flags. Settings come, each overriding the one before, from the defaults,
+//! the file given with `--config`, environment variables such as `TOWER_SQLITE_SYNC_HEARTBEAT=20`, and the flags.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use axum::Router;
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use clap::Parser;
+use tower_sqlite_sync::{AuthRequest, Denied, Grant, PathPattern, SyncConfig, SyncLayer};
+
+/// A sync server for cr-sqlite clients (@vlcn.io/ws-client and friends).
+#[derive(Debug, Parser)]
+struct Args {
+    /// The address to listen on; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+
+    /// The folder of the room databases [default: ./dbs].
+    #[arg(long, value_name = "DIR", conflicts_with = "memory")]
+    db_folder: Option<PathBuf>,
+
+    /// Keep rooms in memory; they are gone when nobody uses them.
+    #[arg(long)]
+    memory: bool,
+
+    /// The folder of the schema files [default: ./schemas].
+    #[arg(long, value_name = "DIR")]
+    schema_folder: Option<PathBuf>,
+
+    /// Which request paths are for sync [default: ^/sync(/|$)].
+    #[arg(long, value_name = "REGEX")]
+    path: Option<PathPattern>,
+
+    /// Let in only clients with this `authToken`.
+    #[arg(long)]
+    token: Option<String>,
+
+    /// A JSON or TOML file with settings of `SyncConfig`.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .init();
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Box<dyn Error>> {
+    let config = settings(&args)?;
+    raise_file_limit(&config);
+
+    let mut layer = SyncLayer::new(config.clone());
+    if let Some(token) = args.token {
+        layer = layer.authorize(move |request: AuthRequest| {
+            let allowed = same(request.token().unwrap_or_default(), &token);
+            async move {
+                if allowed {
+                    Ok(Grant::read_write())
+                } else {
+                    Err(Denied::unauthorized("the token is missing or wrong"))
+                }
+            }
+        });
+    }
+    let rooms = layer.handle();
+    let app =
+        Router::new().route("/", get(async || "This is a sync server; its log says how to connect.\n")).layer(layer);
+
+    let listener = tokio::net::TcpListener::bind(args.listen)
+        .await
+        .map_err(|error| format!("can't listen on {}: {error}; choose another address with --listen", args.listen))?;
+    introduce(listener.local_addr()?, &config);
+    // Changes are small and urgent: they don't wait for more to fill a packet.
+    let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
+    axum::serve(listener, app)
+        .with_graceful_shutdown(async move {
+            asked_to_stop().await;
+            tracing::info!("shutting down");
+            rooms.shutdown().await;
+        })
+        .await?;
+    tracing::info!("bye");
+    Ok(())
+}
+
+/// Defaults, then the file, then the environment, then the flags.
+fn settings(args: &Args) -> Result<SyncConfig, Box<dyn Error>> {
+    let mut sources = config::Config::builder();
+    if let Some(file) = &args.config {
+        sources = sources.add_source(config::File::from(file.as_path()));
+    }
+    let environment = config::Environment::with_prefix("TOWER_SQLITE_SYNC").prefix_separator("_").try_parsing(true);
+    let mut config: SyncConfig = sources.add_source(environment).build()?.try_deserialize()?;
+    if let Some(folder) = &args.db_folder {
+        config = config.with_db_folder(folder);
+    }
+    if args.memory {
+        config = config.with_memory(true);
+    }
+    if let Some(folder) = &args.schema_folder {
+        config = config.with_schema_folder(folder);
+    }
+    if let Some(path) = &args.path {
+        config = config.with_path(path.clone());
+    }
+    Ok(config)
+}
+
+/// A room takes about five file descriptors and a connection one; the usual soft limit of 1,024 is soon met.
+fn raise_file_limit(config: &SyncConfig) {
+    let wanted = config.max_rooms().saturating_mul(5).saturating_add(config.max_connections()).saturating_add(64);
+    let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit >= wanted => {}
+        Ok(limit) => {
+            tracing::warn!(
+                limit,
+                wanted,
+                "too few file descriptors for max_rooms and max_connections: raise `ulimit -n`, or lower them"
+            );
+        }
+        Err(error) => tracing::warn!(%error, wanted, "the limit of file descriptors can't be raised"),
+    }
+}
+
+/// The first thing that a newcomer sees.
+fn introduce(address: SocketAddr, config: &SyncConfig) {
+    let path = if config.path() == &PathPattern::default() {
+        "/sync".to_owned()
+    } else {
+        format!(" + a path that matches {}", config.path().as_str())
+    };
+    let rooms = if config.memory() {
+        "in memory, gone when nobody uses them".to_owned()
+    } else {
+        format!("one file each in {}", config.db_folder().display())
+    };
+    println!("listening on http://{address}");
+    println!("  sync URL   ws://{address}{path}");
+    println!("  rooms      {rooms}; a client chooses one with `room`");
+    println!("  schemas    files in {}; a client chooses one with `schema`", config.schema_folder().display());
+    println!();
+    println!("Next: give a client the same schema text, and");
+    println!("  createSyncedDB(config, dbname, {{ url: \"ws://{address}{path}\", room: \"my-room\" }})");
+    println!("Ctrl-C stops the server; clients reconnect by themselves.");
+}
+
+/// Ctrl-C, or SIGTERM from a service manager.
+async fn asked_to_stop() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                tokio::select! {
+                    _ = tokio::signal::ctrl_c() => {}
+                    _ = terminate.recv() => {}
+                }
+            }
+            Err(_) => drop(tokio::signal::ctrl_c().await),
+        }
+    }
+    #[cfg(not(unix))]
+    drop(tokio::signal::ctrl_c().await);
+}
+
+/// Compares without telling, by the time it takes, how much of a guess was right.
+fn same(given: &str, wanted: &str) -> bool {
+    let differences = given.bytes().zip(wanted.bytes()).fold(0, |differences, (a, b)| differences | (a ^ b));
+    given.len() == wanted.len() && differences == 0
+}
