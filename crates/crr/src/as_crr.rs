@@ -19,9 +19,28 @@ impl Engine {
                 return Ok(());
             }
             create_side_tables(db, &table)?;
-            triggers::drop_all(db, &table)?;
+            triggers::drop_all(db, name)?;
             triggers::create(db, &table)?;
             backfill::fill(self, &table)
+        })
+    }
+
+    /// Makes a CRR an ordinary table again. Its rows stay; clocks and tombstones go. Nothing happens if it is none.
+    pub(crate) fn as_table(&self, name: &str) -> Result<()> {
+        self.atomically(|db| {
+            if self.schema()?.has_clock(name) {
+                // Otherwise the version could go back, and peers would skip what comes next.
+                let version = self.stored_version()?;
+                db.prepare_cached(
+                    "INSERT OR REPLACE INTO main.crsql_master (key, value) VALUES ('pre_compact_dbversion', ?1)",
+                )?
+                .execute([version])?;
+            }
+            triggers::drop_all(db, name)?;
+            for side_table in [table::clock(name), table::lookaside(name)] {
+                db.execute_batch(&format!("DROP TABLE IF EXISTS {side_table}"))?;
+            }
+            Ok(())
         })
     }
 
@@ -188,6 +207,24 @@ mod tests {
             conn.execute_batch("INSERT INTO t(a, b) VALUES (1, 2); UPDATE t SET b = 3; DELETE FROM t").unwrap();
             assert_eq!(crr.tables().unwrap(), ["t"], "{definition}");
         }
+    }
+
+    #[test]
+    fn a_crr_made_a_table_again_keeps_its_rows_and_the_databases_version() {
+        let conn = Connection::open_in_memory().unwrap();
+        let crr = load(&conn).unwrap();
+        let objects = || conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)).unwrap();
+        conn.execute_batch("CREATE TABLE t(a PRIMARY KEY NOT NULL, b)").unwrap();
+        let before = objects();
+        crr.as_crr("t").unwrap();
+        conn.execute_batch("INSERT INTO t VALUES (1, 2); UPDATE t SET b = 3").unwrap();
+        conn.query_row("SELECT crsql_as_table('t')", [], |_| Ok(())).unwrap();
+        assert_eq!((objects(), crr.tables().unwrap()), (before, vec![]));
+        assert_eq!(crr.db_version().unwrap(), 2);
+        conn.execute_batch("UPDATE t SET b = 4").unwrap();
+        crr.as_table("t").unwrap();
+        crr.as_crr("t").unwrap();
+        assert_eq!(crr.db_version().unwrap(), 3);
     }
 
     #[test]

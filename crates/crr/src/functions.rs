@@ -57,6 +57,7 @@ pub(crate) fn register(conn: &Connection, engine: &SharedEngine) -> rusqlite::Re
     with("crsql_rows_impacted", 0, innocuous, |engine, _| Ok(Value::Integer(engine.rows_impacted.get())))?;
     with("crsql_pack_columns", -1, ordinary, pack_columns)?;
     with("crsql_as_crr", -1, ordinary, as_crr)?;
+    with("crsql_as_table", 1, ordinary, as_table)?;
     with("crsql_config_set", 2, ordinary, config_set)?;
     with("crsql_config_get", 1, innocuous, config_get)?;
     with("crsql_finalize", -1, direct, |engine, _| {
@@ -107,6 +108,12 @@ fn as_crr(engine: &Engine, context: &Context<'_>) -> Result<Value> {
     let name = context.get_raw(at).as_str().map_err(|_| misuse("the table's name isn't a text"))?;
     engine.as_crr(name)?;
     Ok(Value::Text("OK".to_owned()))
+}
+
+fn as_table(engine: &Engine, context: &Context<'_>) -> Result<Value> {
+    let misuse = Error::Misuse { function: "crsql_as_table", reason: "the table's name isn't a text" };
+    engine.as_table(context.get_raw(0).as_str().map_err(|_| misuse)?)?;
+    Ok(Value::Null)
 }
 
 fn config_set(engine: &Engine, context: &Context<'_>) -> Result<Value> {

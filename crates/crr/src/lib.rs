@@ -95,4 +95,10 @@ impl<'c> Crr<'c> {
     pub fn as_crr(&self, table: &str) -> Result<()> {
         self.engine.as_crr(&self.engine.stored_name(table)?)
     }
+
+    /// Makes a CRR an ordinary table again. Its rows stay, its history is lost; the version of the database stays as well,
+    /// so that peers don't skip what is written later. Does nothing to a table that is no CRR.
+    pub fn as_table(&self, table: &str) -> Result<()> {
+        self.engine.as_table(&self.engine.stored_name(table)?)
+    }
 }

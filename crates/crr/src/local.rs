@@ -113,8 +113,9 @@ struct Row<'e> {
 }
 
 impl<'e> Row<'e> {
+    /// `table` was looked up just before, which has refreshed the schema.
     fn taking_version(engine: &'e Engine, table: &'e Table) -> Result<Row<'e>> {
-        Ok(Row { engine, db: engine.db(), table, version: engine.next_version(0)? })
+        Ok(Row { engine, db: engine.db(), table, version: engine.next_version_after_refresh(0)? })
     }
 
     /// The lookaside key of a primary key, and whether it was there.
@@ -159,6 +160,9 @@ impl<'e> Row<'e> {
             .optional()?
             .unwrap_or_default();
         self.execute(&sql.upsert_dead, old_key)?;
+        // A live row without a sentinel was overwritten: at cl 1 the moved cells would only tie with its own.
+        let overwrites = sentinel.is_none() && has_columns;
+        self.upsert_alive(key, if overwrites { 3 } else { 1 })?;
         self.db.prepare_cached(&sql.move_entries)?.execute((old_key, key))?;
         let mut stamp = self.db.prepare_cached(&sql.stamp_entry)?;
         for column in &self.table.columns {
@@ -167,8 +171,6 @@ impl<'e> Row<'e> {
                 self.engine.clock.take_seq()?;
             }
         }
-        // A live row without a sentinel was overwritten: at cl 1 the moved cells would only tie with its own.
-        let overwrites = sentinel.is_none() && has_columns;
-        self.upsert_alive(key, if overwrites { 3 } else { 1 })
+        Ok(())
     }
 }

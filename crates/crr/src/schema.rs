@@ -70,6 +70,11 @@ impl Schema {
         table.ok_or_else(|| Error::UnknownTable { table: name.to_owned() })
     }
 
+    /// Whether there is a clock table for a table of this name.
+    pub(crate) fn has_clock(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     /// All CRRs.
     pub(crate) fn tables(&self, db: &Connection) -> Result<Vec<Arc<Table>>> {
         self.entries.iter().filter_map(|entry| entry.table(db).transpose()).collect()

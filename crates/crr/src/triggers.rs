@@ -43,10 +43,14 @@ pub(crate) fn create(db: &Connection, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Drops the triggers, those of old engines (one for each key column) included.
-pub(crate) fn drop_all(db: &Connection, table: &Table) -> Result<()> {
-    let own = [INSERT_SUFFIX, UPDATE_SUFFIX, DELETE_SUFFIX].map(|suffix| format!("{}{suffix}", table.name));
-    let old = table.keys.iter().map(|key| format!("{}_{}{UPDATE_SUFFIX}", table.name, key.name));
+/// Drops the triggers, those of old engines (`table_keycolumn__crsql_utrig`) included.
+pub(crate) fn drop_all(db: &Connection, table: &str) -> Result<()> {
+    let own = [INSERT_SUFFIX, UPDATE_SUFFIX, DELETE_SUFFIX].map(|suffix| format!("{table}{suffix}"));
+    let mut old = db.prepare_cached(
+        "SELECT triggers.name FROM main.sqlite_schema AS triggers, pragma_table_info(?1, 'main') AS columns
+         WHERE triggers.type = 'trigger' AND triggers.name = ?1 || '_' || columns.name || ?2",
+    )?;
+    let old = old.query_map([table, UPDATE_SUFFIX], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
     for trigger in own.into_iter().chain(old) {
         db.execute_batch(&format!("DROP TRIGGER IF EXISTS main.{}", sql::identifier(&trigger)))?;
     }

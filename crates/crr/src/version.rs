@@ -79,7 +79,12 @@ impl Engine {
     /// The version of the database. Inside a transaction: the one before it.
     pub(crate) fn current_version(&self) -> Result<i64> {
         self.refresh_schema()?;
-        // The refresh has read, so that a commit of another connection shows in the stamp.
+        self.current_version_after_refresh()
+    }
+
+    /// The same, just after [`refresh_schema`](Engine::refresh_schema): it has read, so that a commit of another connection
+    /// shows in the stamp.
+    pub(crate) fn current_version_after_refresh(&self) -> Result<i64> {
         let stamp = raw::content_stamp(self.db())?;
         if let Some(committed) = self.clock.committed.get().filter(|committed| committed.stamp == stamp) {
             return Ok(committed.version);
@@ -91,7 +96,13 @@ impl Engine {
 
     /// Takes the version of the transaction under way, at least `at_least`.
     pub(crate) fn next_version(&self, at_least: i64) -> Result<i64> {
-        let least = next_after(self.current_version()?)?;
+        self.refresh_schema()?;
+        self.next_version_after_refresh(at_least)
+    }
+
+    /// The same, just after [`refresh_schema`](Engine::refresh_schema).
+    pub(crate) fn next_version_after_refresh(&self, at_least: i64) -> Result<i64> {
+        let least = next_after(self.current_version_after_refresh()?)?;
         let next = least.max(self.clock.pending().unwrap_or(0)).max(at_least);
         if next > MAX_VERSION {
             return Err(Error::ClockExhausted);

@@ -54,6 +54,7 @@ pub(super) struct Session<'e, 'a> {
 }
 
 impl<'e, 'a> Session<'e, 'a> {
+    /// To be called just after the schema was refreshed.
     pub(super) fn new(engine: &'e Engine, options: &'e MergeOptions, volume: &'e mut Volume) -> Result<Self> {
         Ok(Session {
             engine,
@@ -61,7 +62,7 @@ impl<'e, 'a> Session<'e, 'a> {
             sites: Sites::default(),
             volume,
             merged: Merged::default(),
-            current: engine.current_version()?,
+            current: engine.current_version_after_refresh()?,
             pending: engine.clock.pending().unwrap_or(0),
             floor: 0,
             merge_equal_values: None,
