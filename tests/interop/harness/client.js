@@ -53,10 +53,6 @@ export class Client {
     this.#tabs.clear();
   }
 
-  async migrate(schemaName, schema) {
-    return this.#db.automigrateTo(schemaName, schema);
-  }
-
   async exec(sql, bind) {
     await this.#db.exec(sql, bind);
   }

@@ -114,27 +114,32 @@ scenario("an author receives another site's changes straight after its own", asy
   await stage.settle({ server, room, schema: SCHEMA, clients });
 });
 
-scenario('all columns of a row reach the others when its primary key changes', async (stage) => {
-  stage.publish(SCHEMA);
-  const server = await stage.server();
-  const room = 'notes';
-  const alice = await stage.client('alice', SCHEMA);
-  const bob = await stage.client('bob', SCHEMA);
-  const clients = [alice, bob];
-  for (const client of clients) await client.connect({ url: server.url, room });
-  await alice.exec(`INSERT INTO note VALUES ('old', 'title', 'body', 7), ('other', 'stays', 'as it is', 8)`);
-  await stage.agreed(clients, (rows) => rows.length === 2);
+for (const [how, assignments, moved] of [
+  ['alone', `id = 'new'`, `note(id: text 'new', title: text 'title', body: text 'body', rank: integer 7)`],
+  ['with another column', `id = 'new', rank = 9`, `note(id: text 'new', title: text 'title', body: text 'body', rank: integer 9)`],
+]) {
+  scenario(`all columns of a row reach the others when its primary key changes ${how}`, async (stage) => {
+    stage.publish(SCHEMA);
+    const server = await stage.server();
+    const room = 'notes';
+    const alice = await stage.client('alice', SCHEMA);
+    const bob = await stage.client('bob', SCHEMA);
+    const clients = [alice, bob];
+    for (const client of clients) await client.connect({ url: server.url, room });
+    await alice.exec(`INSERT INTO note VALUES ('mine', 'title', 'body', 7), ('theirs', 'title', 'body', 7), ('third', '', '', 8)`);
+    await stage.agreed(clients, (rows) => rows.length === 3);
 
-  await alice.exec(`UPDATE note SET id = 'new' WHERE id = 'old'`);
-  const moved = `note(id: text 'new', title: text 'title', body: text 'body', rank: integer 7)`;
-  await stage.agreed(clients, (rows) => rows.length === 2 && rows.includes(moved));
-
-  // The other client moves it on, and the sync goes on as usual.
-  await bob.exec(`UPDATE note SET id = 'newer', rank = 9 WHERE id = 'new'`);
-  await alice.exec(`UPDATE note SET title = 'still syncing' WHERE id = 'other'`);
-  const movedOn = `note(id: text 'newer', title: text 'title', body: text 'body', rank: integer 9)`;
-  await stage.settle({
-    ...{ server, room, schema: SCHEMA, clients },
-    also: (rows) => rows.includes(movedOn) && rows.some((row) => row.includes('still syncing')),
+    // The author moves a row after its sync, and the other one moves a row that it only received.
+    await alice.exec(`UPDATE note SET ${assignments} WHERE id = 'mine'`);
+    await stage.agreed(clients, (rows) => rows.length === 3 && rows.includes(moved));
+    await bob.exec(`UPDATE note SET ${assignments.replace('new', 'newer')} WHERE id = 'theirs'`);
+    await alice.exec(`UPDATE note SET title = 'still syncing' WHERE id = 'third'`);
+    await stage.settle({
+      ...{ server, room, schema: SCHEMA, clients },
+      also: (rows) =>
+        rows.length === 3 &&
+        rows.includes(moved.replace('new', 'newer')) &&
+        rows.some((row) => row.includes('still syncing')),
+    });
   });
-});
+}

@@ -51,33 +51,6 @@ scenario("a client with a table that the server's schema file lacks syncs once t
   });
 });
 
-scenario('a schema that grows while a client with the old one is connected is taken over', async (stage) => {
-  stage.publish(OLD);
-  const server = await stage.server();
-  const room = 'tasks';
-  const alice = await stage.client('alice', OLD);
-  const bob = await stage.client('bob', OLD);
-  for (const client of [alice, bob]) await client.connect({ url: server.url, room });
-  await alice.exec(`INSERT INTO task VALUES ('t', 'write')`);
-  await stage.agreed([alice, bob], (rows) => rows.length === 1);
-
-  // The application is deployed: the server's file first, then one of the clients.
-  stage.publish(NEW);
-  await bob.disconnect();
-  await bob.migrate(NEW.schemaName, NEW.schema);
-  await bob.exec(`INSERT INTO label VALUES ('l', 't', 'urgent')`);
-  await bob.connect({ url: server.url, room });
-  await until('the client with the old schema to be refused', () =>
-    alice.network.closes.some(({ code }) => code === SCHEMA_MISMATCH),
-  );
-  await alice.exec(`INSERT INTO task VALUES ('u', 'written meanwhile')`);
-
-  await alice.disconnect();
-  await alice.migrate(NEW.schemaName, NEW.schema);
-  await alice.connect({ url: server.url, room });
-  await stage.settle({ server, room, schema: NEW, clients: [alice, bob], also: (rows) => rows.length === 3 });
-});
-
 scenario('a client with the wrong schema version is refused, and the others go on', async (stage) => {
   stage.publish(OLD);
   const server = await stage.server();
