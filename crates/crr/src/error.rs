@@ -11,11 +11,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The engine was never loaded into this connection: call [`load`](crate::load).
+    /// The engine was never loaded into this connection: call [`load`](crate::load()).
     #[error("the crr engine isn't loaded into this connection")]
     NotLoaded,
 
-    /// [`load`](crate::load) has tables to create, and the caller has a transaction open that could take them back.
+    /// [`load`](crate::load()) has tables to create, and the caller has a transaction open that could take them back.
     #[error("the crr engine can't set up its tables inside an open transaction")]
     InTransaction,
 

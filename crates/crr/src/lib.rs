@@ -1,4 +1,112 @@
 //! Conflict-free replicated relations: a CRDT engine over [`rusqlite`].
+//!
+//! A table becomes a **CRR**, and from then on every write to it is tracked: each cell has a version and an author, each row
+//! a causal length that tells its lives and deaths apart. What was written since some version can be read as a list of
+//! [`Change`]s, sent to other copies of the database by any means, and merged there. Copies that have merged the same
+//! changes, in whatever order and however often, hold the same rows.
+//!
+//! Files and merge results are those of cr-sqlite 0.16; files of 0.15 and later can be opened.
+//!
+//! # Examples
+//!
+//! Two databases, and what one wrote carried to the other:
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//!
+//! use crr::{ChangesQuery, Merge, MergeOptions};
+//! use rusqlite::Connection;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let open = || -> crr::Result<Connection> {
+//!     let conn = Connection::open_in_memory()?;
+//!     let crr = crr::load(&conn)?;
+//!     conn.execute_batch("CREATE TABLE todo (id TEXT PRIMARY KEY NOT NULL, title TEXT, done INTEGER DEFAULT 0)")?;
+//!     crr.as_crr("todo")?;
+//!     Ok(conn)
+//! };
+//! let (here, mut there) = (open()?, open()?);
+//! here.execute("INSERT INTO todo (id, title) VALUES ('a', 'write the docs')", [])?;
+//!
+//! // Changes borrow from the database while they are handed out. A program that sends them encodes them here.
+//! let tx = there.transaction()?;
+//! let mut merge = Merge::new(&tx, MergeOptions::default())?;
+//! crr::Crr::of(&here)?.read_changes(&ChangesQuery::default(), |change| {
+//!     merge.changeset(std::iter::once(change)).expect("these changes are good");
+//!     ControlFlow::Continue(())
+//! })?;
+//! tx.commit()?;
+//!
+//! let title: String = there.query_row("SELECT title FROM todo WHERE id = 'a'", [], |row| row.get(0))?;
+//! assert_eq!(title, "write the docs");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The same in SQL, as the official clients do it, and then a server's merge, which bounds what strangers can do:
+//!
+//! ```
+//! use crr::{Change, Merge, MergeOptions, SiteId};
+//! use rusqlite::Connection;
+//! use rusqlite::types::ValueRef;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut conn = Connection::open_in_memory()?;
+//! crr::load(&conn)?;
+//! conn.execute_batch(
+//!     "CREATE TABLE foo (a INTEGER PRIMARY KEY NOT NULL, b);
+//!      SELECT crsql_as_crr('foo');
+//!      INSERT INTO foo VALUES (1, 'ours');
+//!      INSERT INTO crsql_changes VALUES ('foo', x'010901', 'b', 'theirs', 2, 5, zeroblob(16), 1, 0);",
+//! )?;
+//! let b: String = conn.query_row("SELECT val FROM crsql_changes WHERE db_version > 4", [], |row| row.get(0))?;
+//! assert_eq!(b, "theirs");
+//!
+//! let greedy = Change {
+//!     table: "foo",
+//!     pk: &[1, 9, 1],
+//!     cid: "b",
+//!     val: ValueRef::Text(b"for ever"),
+//!     col_version: 1 << 40,
+//!     db_version: 6,
+//!     site_id: Some(SiteId::from_bytes([7; 16])),
+//!     cl: 1,
+//!     seq: 0,
+//! };
+//! let tx = conn.transaction()?;
+//! let refused = Merge::new(&tx, MergeOptions::server(1 << 20))?.changeset([greedy].into_iter()).unwrap_err();
+//! assert!(refused.is_refused());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Architecture
+//!
+//! ```text
+//!  application's SQL ──▶ table ──triggers──▶ local ──────────────┐
+//!                                                                ▼
+//!  INSERT INTO crsql_changes ─▶ changes_vtab ─▶ merge ──▶ table, clock table, lookaside
+//!  Merge::changeset ────────────────────────────▲                │
+//!                                                                ▼
+//!  SELECT … FROM crsql_changes ◀─ changes_vtab ◀────────────── read
+//!  Crr::read_changes ◀─────────────────────────────────────────┘
+//! ```
+//!
+//! | module | one job |
+//! |---|---|
+//! | `load`, `functions`, `changes_vtab` | what a connection gets: system tables, SQL functions, `crsql_changes` |
+//! | `state` | what lives beside the database; how callbacks reach it |
+//! | `version` | `db_version` and `seq`, which no transaction shares with another |
+//! | `schema`, `table` | which tables are CRRs, and the SQL that works on each |
+//! | `as_crr`, `triggers`, `backfill` | making a table a CRR |
+//! | `local` | tracking local writes |
+//! | `read` | changes in the order of versions |
+//! | `merge` | changes of others: checked, decided a row at a time, written |
+//! | `value`, `pack` | the order of values, columns' affinity, packed keys |
+//! | `peers`, `settings` | what is kept about other sites, and settings |
+//!
+//! State that could go stale (which tables are CRRs, the current version) is checked against the database before each use;
+//! everything else is read when it is needed. So other connections, other processes and rollbacks need no care.
 
 mod as_crr;
 mod backfill;
@@ -59,7 +167,7 @@ impl<'c> Crr<'c> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotLoaded`] if [`load`] was never called for it.
+    /// [`Error::NotLoaded`] if [`load`](crate::load()) was never called for it.
     pub fn of(conn: &'c Connection) -> Result<Crr<'c>> {
         Ok(Crr { conn, engine: functions::engine_of(conn)? })
     }

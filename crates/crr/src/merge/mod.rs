@@ -49,7 +49,7 @@ impl<'t> Merge<'t> {
     ///
     /// # Errors
     ///
-    /// If no transaction is open, or the engine wasn't [loaded](crate::load) into the connection.
+    /// If no transaction is open, or the engine wasn't [loaded](crate::load()) into the connection.
     pub fn new(tx: &'t Connection, options: MergeOptions) -> Result<Merge<'t>> {
         if tx.is_autocommit() {
             return Err(Error::NoTransaction);
