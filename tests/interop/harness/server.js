@@ -17,6 +17,7 @@ process.on('exit', () => {
 export class SyncServer {
   #arguments;
   #logFile;
+  #logLevel;
   #child;
   #base;
 
@@ -25,16 +26,16 @@ export class SyncServer {
    * @param {string} [options.dbFolder] where the rooms' files are; without it rooms are in memory
    * @param {string} options.schemaFolder
    * @param {string} [options.token] what clients have to present
-   * @param {string[]} [options.flags] further flags
    * @param {string} options.logFile where everything goes that the server prints to stderr
+   * @param {string} [options.logLevel] the server's RUST_LOG
    */
-  constructor({ dbFolder, schemaFolder, token, flags = [], logFile }) {
+  constructor({ dbFolder, schemaFolder, token, logFile, logLevel = process.env.RUST_LOG ?? 'debug' }) {
     this.#logFile = logFile;
+    this.#logLevel = logLevel;
     this.#arguments = [
       ...(dbFolder ? ['--db-folder', dbFolder] : ['--memory']),
       ...['--schema-folder', schemaFolder],
       ...(token ? ['--token', token] : []),
-      ...flags,
     ];
   }
 
@@ -57,7 +58,7 @@ export class SyncServer {
     const log = openSync(this.#logFile, 'a');
     const child = spawn(binary, ['--listen', address, ...this.#arguments], {
       stdio: ['ignore', 'pipe', log],
-      env: { ...process.env, RUST_LOG: process.env.RUST_LOG ?? 'debug', NO_COLOR: '1' },
+      env: { ...process.env, RUST_LOG: this.#logLevel, NO_COLOR: '1' },
     });
     closeSync(log);
     this.#child = child;
