@@ -143,3 +143,34 @@ fn the_keys_of_a_typed_table_are_recorded_with_its_affinity() {
     a.changes_are("t 010905 b 1 1 1 A 1 0");
     a.query_is("SELECT typeof(a) FROM t__crsql_pks", &["'integer'"]);
 }
+
+#[test]
+fn the_name_given_in_sql_is_the_name_in_changes_whatever_the_case_of_the_table() {
+    let schema = "CREATE TABLE t(a PRIMARY KEY NOT NULL, b); INSERT INTO t VALUES(1, 2); SELECT crsql_as_crr('T')";
+    let (a, b) =
+        (Site::new("A", schema), Site::new("B", "CREATE TABLE t(a PRIMARY KEY NOT NULL, b); SELECT crsql_as_crr('T')"));
+    a.run("INSERT INTO t VALUES(3, 4); UPDATE t SET b = 5 WHERE a = 1; UPDATE t SET a = 6 WHERE a = 3");
+    b.pull_from(&a, 0);
+    assert_eq!(b.rows("t"), ["1, 5", "6, 4"]);
+    assert_eq!(b.changes(), a.changes());
+    b.query_is("SELECT DISTINCT \"table\" FROM crsql_changes", &["'T'"]);
+    b.refusal("t 010901 b 9 9 9 X 1 0");
+}
+
+#[test]
+fn a_table_may_have_hundreds_of_columns() {
+    let columns: Vec<String> = (0..300).map(|at| format!("c{at}")).collect();
+    let schema =
+        format!("CREATE TABLE wide(a PRIMARY KEY NOT NULL, {}); SELECT crsql_as_crr('wide')", columns.join(", "));
+    let (a, b) = (Site::new("A", &schema), Site::new("B", &schema));
+    let values: Vec<String> = (0..300).map(|at| format!("'v{at}'")).collect();
+    a.run(&format!("INSERT INTO wide VALUES(1, {}); UPDATE wide SET c7 = 'seven', c299 = NULL", values.join(", ")));
+    b.pull_from(&a, 0);
+    // A second life, so that all cells of the first are reset.
+    a.run("DELETE FROM wide");
+    a.run(&format!("INSERT INTO wide VALUES(1, {})", values.join(", ")));
+    b.pull_from(&a, 2);
+    assert_eq!(b.rows("wide"), a.rows("wide"));
+    assert_eq!(b.changes(), a.changes());
+    assert_eq!(b.changes().len(), 301);
+}

@@ -194,6 +194,23 @@ fn a_write_of_a_version_by_another_connection_is_seen_in_the_next_transaction() 
 }
 
 #[test]
+fn a_busy_database_is_not_the_changesets_fault() {
+    let (file, one) = File::new(FOO);
+    let two = file.open();
+    two.conn.busy_timeout(std::time::Duration::ZERO).unwrap();
+    one.run("BEGIN IMMEDIATE");
+    let tx = two.transaction();
+    let changes = changeset("foo 010901 b 1 1 1 X 1 0");
+    let outcome = Merge::new(&tx, MergeOptions::default())
+        .and_then(|mut merge| merge.changeset(changes.iter().map(OwnedChange::borrowed)));
+    assert!(!outcome.unwrap_err().is_refused());
+    tx.rollback().unwrap();
+    one.run("COMMIT");
+    merge_natively(&two, "foo 010901 b 1 1 1 X 1 0");
+    one.changes_are("foo 010901 b 1 1 1 X 1 0");
+}
+
+#[test]
 fn a_reader_sees_one_state_while_a_writer_goes_on() {
     let (file, one) = File::new(FOO);
     one.run("PRAGMA journal_mode = wal");

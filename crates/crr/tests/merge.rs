@@ -77,6 +77,33 @@ fn a_change_without_a_site_is_a_local_one() {
     b.query_is("SELECT count(*) FROM crsql_site_id", &["1"]);
 }
 
+#[test]
+fn a_change_of_ones_own_comes_back_as_ones_own() {
+    let b = Site::new("B", FOO);
+    merge(&b, MergeOptions::default(), "foo 010901 b 1 1 1 B 1 0");
+    b.changes_are("foo 010901 b 1 1 1 B 1 0");
+    b.query_is("SELECT ordinal FROM crsql_site_id", &["0"]);
+}
+
+#[test]
+fn changes_of_one_row_are_decided_one_after_another() {
+    let lines = "foo 010901 b 'x' 1 5 X 1 0
+                 foo 010901 b 'z' 1 6 Y 1 1
+                 foo 010901 b 'y' 1 7 X 1 2
+                 foo 010901 c 1 1 8 X 3 3
+                 foo 010901 -1 NULL 4 9 Y 4 4
+                 foo 010901 b 'old' 9 9 X 3 5
+                 foo 010901 -1 NULL 5 9 X 5 6
+                 foo 010901 b 'new' 1 10 X 5 7";
+    let (grouped, single) = (Site::new("B", FOO), Site::new("B", FOO));
+    let merged = merge(&grouped, MergeOptions::default(), lines);
+    single.insert(&changeset(lines));
+    assert_eq!((merged.applied, merged.no_ops, merged.won_by_value), (6, 2, 1));
+    assert_eq!(grouped.changes(), single.changes());
+    grouped.changes_are("foo 010901 -1 NULL 5 9 X 5 6\nfoo 010901 b 'new' 1 10 X 5 7");
+    assert_eq!(grouped.rows("foo"), ["1, 'new', NULL"]);
+}
+
 // ---- Bare rows ----
 
 #[test]
