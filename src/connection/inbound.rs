@@ -160,9 +160,9 @@ where
     async fn on_applied(&mut self, applied: Applied) -> Result<(), End> {
         self.restart = None;
         self.refusals.forgive(self.room.name(), self.client);
-        if applied.bare_rows && !self.retelling {
-            // The client's engine changed a primary key: it sends the new row's key, but not its columns, which it takes for known.
-            tracing::info!("rows came without columns, asking the client for everything once");
+        if applied.partial_rows && !self.retelling {
+            // The client's engine changed a primary key: it sends the new row's key, but not the columns that it takes for known.
+            tracing::info!("rows came without all their columns, asking the client for everything once");
             self.retelling = true;
             return self.start_streaming(Position::START, NOBODY).await;
         }

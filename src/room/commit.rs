@@ -129,7 +129,7 @@ fn merge_one(tx: &Transaction<'_>, merge: &mut Merge<'_>, changeset: &Changeset)
     Ok(Outcome::Applied(Applied {
         since: changeset.since,
         position: convert::wire_position(position),
-        bare_rows: merged.bare_rows > 0,
+        partial_rows: merged.partial_rows > 0,
     }))
 }
 

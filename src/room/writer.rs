@@ -54,8 +54,8 @@ pub(crate) struct Applied {
     pub(crate) since: wire::Position,
     /// What the room now has from the sender.
     pub(crate) position: wire::Position,
-    /// It created rows without any of their columns: the sender's engine moved a primary key and thinks that we know the rest.
-    pub(crate) bare_rows: bool,
+    /// It created rows without all of their columns: the sender's engine changed a primary key and thinks that we know the rest.
+    pub(crate) partial_rows: bool,
 }
 
 /// Work for the writer, in the order in which it came.

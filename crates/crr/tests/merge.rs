@@ -25,7 +25,7 @@ fn a_changeset_reports_what_was_applied_and_what_had_no_effect() {
          foo 010903 -1 NULL 2 5 X 2 4",
     );
     assert_eq!((merged.applied, merged.no_ops, merged.won_by_value), (4, 2, 1));
-    assert_eq!((merged.db_version, merged.bare_rows), (5, 0));
+    assert_eq!((merged.db_version, merged.partial_rows), (5, 0));
 }
 
 #[test]
@@ -104,11 +104,11 @@ fn changes_of_one_row_are_decided_one_after_another() {
     assert_eq!(grouped.rows("foo"), ["1, 'new', NULL"]);
 }
 
-// ---- Bare rows ----
+// ---- Partial rows ----
 
 #[test]
-fn a_row_that_is_raised_without_any_column_is_reported() {
-    for (what, bare_rows, lines) in [
+fn a_row_that_is_raised_without_all_its_columns_is_reported() {
+    for (what, partial_rows, lines) in [
         ("a sentinel alone", 1, "foo 010901 -1 NULL 1 5 X 1 0"),
         ("a sentinel alone over a dead row", 1, "foo 010909 -1 NULL 3 5 X 3 0"),
         ("a sentinel alone over a live row", 1, "foo 010908 -1 NULL 3 5 X 3 0"),
@@ -118,14 +118,18 @@ fn a_row_that_is_raised_without_any_column_is_reported() {
             1,
             "foo 010908 -1 NULL 2 5 X 2 0\nfoo 010907 -1 NULL 1 5 X 1 1",
         ),
-        ("only a column that changed with the key", 0, "foo 010907 -1 NULL 1 5 X 1 1\nfoo 010907 b 1 2 5 X 1 2"),
-        ("a sentinel with its columns", 0, "foo 010901 -1 NULL 1 5 X 1 0\nfoo 010901 b 1 1 5 X 1 1"),
+        ("only a column that changed with the key", 1, "foo 010907 -1 NULL 1 5 X 1 1\nfoo 010907 b 1 2 5 X 1 2"),
+        (
+            "a sentinel with its columns",
+            0,
+            "foo 010901 -1 NULL 3 5 X 3 0\nfoo 010901 b 1 1 5 X 3 1\nfoo 010901 c 1 1 5 X 3 2",
+        ),
         ("columns before their sentinel", 0, "foo 010901 b 1 1 5 X 1 0\nfoo 010901 -1 NULL 1 5 X 1 1"),
         ("columns before their sentinel, second life", 0, "foo 010908 b 1 1 5 X 3 0\nfoo 010908 -1 NULL 3 5 X 3 1"),
         (
             "columns that come later",
             0,
-            "foo 010901 -1 NULL 1 5 X 1 0\nfoo 010902 b 1 1 5 X 1 1\nfoo 010901 b 1 1 5 X 1 2",
+            "foo 010901 -1 NULL 1 5 X 1 0\nfoo 010902 b 1 1 5 X 1 1\nfoo 010901 b 1 1 5 X 1 2\nfoo 010901 c 1 1 5 X 1 3",
         ),
         ("columns of an older life only", 1, "foo 010901 -1 NULL 3 5 X 3 0\nfoo 010901 b 1 1 5 X 1 1"),
         ("a delete", 0, "foo 010908 -1 NULL 2 5 X 2 0"),
@@ -134,7 +138,7 @@ fn a_row_that_is_raised_without_any_column_is_reported() {
     ] {
         let b = Site::new("B", &format!("{FOO} {P}"));
         b.run("INSERT INTO foo VALUES(8,2,3); INSERT INTO foo VALUES(9,2,3); DELETE FROM foo WHERE a = 9");
-        assert_eq!(merge(&b, MergeOptions::default(), lines).bare_rows, bare_rows, "{what}");
+        assert_eq!(merge(&b, MergeOptions::default(), lines).partial_rows, partial_rows, "{what}");
     }
 }
 

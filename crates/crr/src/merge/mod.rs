@@ -39,9 +39,9 @@ pub struct Merged {
     pub won_by_value: u64,
     /// The version of the database, the transaction under way included.
     pub db_version: i64,
-    /// Rows that a sentinel made or revived in a table with other columns than its key, and that got no column of that life
-    /// in this changeset. The sender's engine changed a primary key and lost the columns on the way.
-    pub bare_rows: u64,
+    /// Rows that a sentinel made or revived, and that did not get all their columns in this changeset. A sender's engine that
+    /// changed a primary key sends the new row's sentinel, but of its columns only those that it changed as well.
+    pub partial_rows: u64,
 }
 
 impl<'t> Merge<'t> {

@@ -1,4 +1,4 @@
-//! One changeset on its way in: versions, counts, and which rows stay bare.
+//! One changeset on its way in: versions, counts, and which rows stay partial.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,8 +46,8 @@ pub(super) struct Session<'e, 'a> {
     floor: i64,
     /// The setting of that name, once it was needed.
     merge_equal_values: Option<i64>,
-    /// Rows that a sentinel raised, and to which causal length.
-    bare: HashMap<(&'a str, &'a [u8]), i64>,
+    /// Rows that a sentinel raised, as long as columns of theirs are missing.
+    partial: HashMap<(&'a str, &'a [u8]), Raised>,
     table: Option<Arc<Table>>,
     /// The row under way; kept for its buffers.
     row: RowState<'a>,
@@ -66,7 +66,7 @@ impl<'e, 'a> Session<'e, 'a> {
             pending: engine.clock.pending().unwrap_or(0),
             floor: 0,
             merge_equal_values: None,
-            bare: HashMap::new(),
+            partial: HashMap::new(),
             table: None,
             row: RowState::default(),
         })
@@ -102,7 +102,7 @@ impl<'e, 'a> Session<'e, 'a> {
     pub(super) fn merged(&self) -> Merged {
         Merged {
             db_version: self.current.max(self.pending),
-            bare_rows: u64::try_from(self.bare.len()).unwrap_or(u64::MAX),
+            partial_rows: u64::try_from(self.partial.len()).unwrap_or(u64::MAX),
             ..self.merged
         }
     }
@@ -159,9 +159,22 @@ impl<'e, 'a> Session<'e, 'a> {
 
         let row = (change.table, change.pk);
         if win == Win::Raise && !table.is_key_only() {
-            self.bare.insert(row, change.cl);
-        } else if !self.bare.is_empty() && (win == Win::Delete || self.bare.get(&row) <= Some(&change.cl)) {
-            self.bare.remove(&row);
+            self.partial.insert(row, Raised { cl: change.cl, missing: table.columns.len() });
+        } else if let Some(raised) = self.partial.get_mut(&row) {
+            if change.cl >= raised.cl {
+                raised.missing = raised.missing.saturating_sub(1);
+            }
+            if win == Win::Delete || raised.missing == 0 {
+                self.partial.remove(&row);
+            }
         }
     }
+}
+
+/// A row that a sentinel raised to a causal length.
+#[derive(Clone, Copy, Debug)]
+struct Raised {
+    cl: i64,
+    /// Columns that did not come yet.
+    missing: usize,
 }
