@@ -59,6 +59,8 @@ impl Engine {
         match work(db) {
             Ok(done) => {
                 db.execute_batch("RELEASE crr")?;
+                // Outside a transaction this proves the schema. Inside the next one it would have to be proved again and again.
+                self.refresh_schema()?;
                 Ok(done)
             }
             Err(error) => {

@@ -44,6 +44,7 @@ pub(crate) fn load(conn: &Connection) -> Result<SharedEngine> {
     }
 
     let engine = Arc::new(Engine::new(conn)?);
+    engine.refresh_schema()?;
     engine.site_id()?;
     engine.merge_equal_values()?;
     functions::register(conn, &engine)?;

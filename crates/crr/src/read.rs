@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior};
+use rusqlite::{CachedStatement, OptionalExtension, Row, Transaction, TransactionBehavior};
 
 use crate::change::SENTINEL;
 use crate::pack::Packer;
@@ -46,14 +46,19 @@ impl Crr<'_> {
 fn read(engine: &Engine, query: &ChangesQuery, each: &mut dyn FnMut(Change<'_>) -> ControlFlow<()>) -> Result<()> {
     let mut scan = Scan::new(engine, query)?;
     let mut pk = Vec::new();
+    // One statement a table, kept for the whole walk.
+    let mut statements: HashMap<usize, CachedStatement<'_>> = HashMap::new();
     while scan.next_batch(engine)? {
         let entries = mem::take(&mut scan.entries);
         for run in entries.chunk_by(Entry::same_row) {
-            let Some((table, key)) = run.first().and_then(|entry| Some((scan.table(entry)?, entry.key))) else {
+            let Some((first, table)) = run.first().and_then(|entry| Some((entry, scan.table(entry)?))) else {
                 continue;
             };
-            let mut statement = engine.db().prepare_cached(&table.sql.keyed_row)?;
-            let mut rows = statement.query([key])?;
+            let statement = match statements.entry(first.table) {
+                hash_map::Entry::Occupied(known) => known.into_mut(),
+                hash_map::Entry::Vacant(new) => new.insert(engine.db().prepare_cached(&table.sql.keyed_row)?),
+            };
+            let mut rows = statement.query([first.key])?;
             let Some(row) = rows.next()? else { continue };
             pack_key(&table, row, &mut pk)?;
             for entry in run {
@@ -217,8 +222,8 @@ impl Scan {
             let mut rows = statement.query([key])?;
             while let Some(row) = rows.next()? {
                 let (col_version, db_version, ordinal) = (row.get(1)?, row.get(2)?, row.get(3)?);
-                let name = row.get_ref(0)?.as_str().unwrap_or_default();
-                let column = if name == SENTINEL {
+                let name = row.get_ref(0)?.as_bytes().unwrap_or_default();
+                let column = if name == SENTINEL.as_bytes() {
                     cl = col_version;
                     None
                 } else if let Some(column) = table.column(name) {

@@ -102,15 +102,35 @@ pub(crate) struct CachedSchema {
     schema: Arc<Schema>,
     /// SQLite's counter of schema changes.
     cookie: i64,
-    /// Set if it was read inside a write transaction. ROLLBACK TO can then take the counter back, and other statements
-    /// bring it to the same number again, so that the counter alone proves nothing.
-    fingerprint: Option<u64>,
+    trust: Trust,
+}
+
+/// Whether the counter alone proves that a cached schema is the database's.
+///
+/// It doesn't inside a write transaction: ROLLBACK TO can take the counter back, and other statements bring it to the same
+/// number again. Then the definitions themselves are compared, by their hash.
+#[derive(Clone, Copy, Debug)]
+enum Trust {
+    Proven,
+    /// Read in the write transaction under way.
+    Provisional(u64),
+    /// Read in a write transaction that was committed since.
+    Committed(u64),
 }
 
 impl CachedSchema {
-    /// Whether it is only good inside the transaction under way.
-    pub(crate) fn is_provisional(&self) -> bool {
-        self.fingerprint.is_some()
+    /// What is left of it after a commit.
+    pub(crate) fn committed(self) -> CachedSchema {
+        let trust = match self.trust {
+            Trust::Provisional(print) => Trust::Committed(print),
+            trust => trust,
+        };
+        CachedSchema { trust, ..self }
+    }
+
+    /// What is left of it after a rollback.
+    pub(crate) fn rolled_back(self) -> Option<CachedSchema> {
+        matches!(self.trust, Trust::Proven).then_some(self)
     }
 }
 
@@ -131,16 +151,26 @@ impl Engine {
     /// are noticed.
     pub(crate) fn refresh_schema(&self) -> Result<()> {
         let cookie: i64 = self.db().prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))?;
-        let known = self.schema.borrow().as_ref().map(|cached| (cached.cookie, cached.fingerprint));
+        let known = self.schema.borrow().as_ref().map(|cached| (cached.cookie, cached.trust));
         match known {
-            Some((known, None)) if known == cookie => return Ok(()),
-            Some((known, Some(print))) if known == cookie && print == self.fingerprint()? => return Ok(()),
+            Some((known, Trust::Proven)) if known == cookie => return Ok(()),
+            Some((known, Trust::Provisional(print))) if known == cookie && print == self.fingerprint()? => {
+                return Ok(());
+            }
+            Some((known, Trust::Committed(print))) if known == cookie && print == self.fingerprint()? => {
+                if let Some(cached) = self.schema.borrow_mut().as_mut() {
+                    cached.trust = Trust::Proven;
+                }
+                return Ok(());
+            }
             _ => {}
         }
-        let writing = self.db().transaction_state(Some(MAIN_DB))? == TransactionState::Write;
-        let fingerprint = writing.then(|| self.fingerprint()).transpose()?;
+        let trust = match self.db().transaction_state(Some(MAIN_DB))? {
+            TransactionState::Write => Trust::Provisional(self.fingerprint()?),
+            _ => Trust::Proven,
+        };
         let schema = Arc::new(Schema::read(self.db())?);
-        *self.schema.borrow_mut() = Some(CachedSchema { schema, cookie, fingerprint });
+        *self.schema.borrow_mut() = Some(CachedSchema { schema, cookie, trust });
         Ok(())
     }
 

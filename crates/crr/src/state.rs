@@ -68,21 +68,17 @@ impl Engine {
     /// The commit hook.
     pub(crate) fn committed(&self) {
         self.clock.committed(raw::content_stamp(&self.db).ok());
-        self.transaction_over();
+        self.rows_impacted.set(0);
+        let schema = self.schema.take();
+        self.schema.replace(schema.map(CachedSchema::committed));
     }
 
     /// The rollback hook.
     pub(crate) fn rolled_back(&self) {
         self.clock.rolled_back();
-        self.transaction_over();
-    }
-
-    fn transaction_over(&self) {
         self.rows_impacted.set(0);
-        let mut schema = self.schema.borrow_mut();
-        if schema.as_ref().is_some_and(CachedSchema::is_provisional) {
-            *schema = None;
-        }
+        let schema = self.schema.take();
+        self.schema.replace(schema.and_then(CachedSchema::rolled_back));
     }
 }
 

@@ -150,8 +150,8 @@ impl Table {
     }
 
     /// The position of a column among those that are not part of the key.
-    pub(crate) fn column(&self, name: &str) -> Option<usize> {
-        let name_at = |at: &usize| self.columns.get(*at).map_or("", |column| column.name.as_str());
+    pub(crate) fn column(&self, name: &[u8]) -> Option<usize> {
+        let name_at = |at: &usize| self.columns.get(*at).map_or(&[][..], |column| column.name.as_bytes());
         let found = self.sorted.binary_search_by(|at| name_at(at).cmp(name)).ok()?;
         self.sorted.get(found).copied()
     }

@@ -45,7 +45,7 @@ impl<'e, 'a> Check<'e, 'a> {
             }
         };
         numbers(change)?;
-        if change.cid != SENTINEL && table.column(change.cid).is_none() {
+        if change.cid != SENTINEL && table.column(change.cid.as_bytes()).is_none() {
             return Err(Error::UnknownColumn { table: change.table.to_owned(), column: change.cid.to_owned() });
         }
         if self.pk != change.pk || change.pk.is_empty() {

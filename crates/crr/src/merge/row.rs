@@ -144,8 +144,8 @@ impl<'a> RowState<'a> {
                 seq: row.get(4)?,
                 dirty: false,
             };
-            let name = row.get_ref(0)?.as_str().unwrap_or_default();
-            if name == SENTINEL {
+            let name = row.get_ref(0)?.as_bytes().unwrap_or_default();
+            if name == SENTINEL.as_bytes() {
                 self.sentinel = Some(entry);
             } else if let Some(slot) = table.column(name).and_then(|at| self.entries.get_mut(at)) {
                 *slot = Some(entry);
@@ -177,7 +177,7 @@ impl<'a> RowState<'a> {
             return if ahead { self.raise(session, change) } else { Ok(Win::No) };
         }
         let column = table
-            .column(change.cid)
+            .column(change.cid.as_bytes())
             .ok_or_else(|| Error::UnknownColumn { table: table.name.clone(), column: change.cid.to_owned() })?;
         if !ahead {
             return self.compare(session, table, column, change);
