@@ -441,7 +441,8 @@ impl Network {
 
     /// The number of changes that travelled.
     fn pull(&mut self, from: usize, to: usize) -> usize {
-        let version = self.sites[from].db_version();
+        // From storage: a remembered version may be one that a write without effect took, and it may be taken again.
+        let version = self.sites[from].crr().stored_db_version().unwrap();
         let since = std::mem::replace(&mut self.seen[to][from], version);
         let mut changes = self.lanes[from].read(&self.sites[from], since, &self.sites[to]);
         if let Route::AsSender = self.route {

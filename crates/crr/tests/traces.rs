@@ -163,7 +163,7 @@ impl Replay<'_> {
 
     /// The number of changes that travelled.
     fn pull(&mut self, from: usize, to: usize, mode: Mode) -> usize {
-        let since = std::mem::replace(&mut self.pulled[to][from], self.sites[from].db_version());
+        let since = std::mem::replace(&mut self.pulled[to][from], self.sites[from].crr().stored_db_version().unwrap());
         let (from, to) = (&self.sites[from], &self.sites[to]);
         let mut changes = match self.lane {
             Lane::Sql => from.pull(since, Some(to.id)),
