@@ -59,8 +59,10 @@ impl Engine {
         match work(db) {
             Ok(done) => {
                 db.execute_batch("RELEASE crr")?;
-                // Outside a transaction this proves the schema. Inside the next one it would have to be proved again and again.
-                self.refresh_schema()?;
+                if db.is_autocommit() {
+                    // This proves the schema. Inside the next transaction it would have to be proved at each use.
+                    self.refresh_schema()?;
+                }
                 Ok(done)
             }
             Err(error) => {

@@ -177,8 +177,9 @@ impl<'c> Crr<'c> {
         self.engine.site_id()
     }
 
-    /// The version of this database; inside a transaction, the one before it. Remembered between commits, so it counts
-    /// versions that were taken by transactions which then wrote no change.
+    /// The version of this database; inside a transaction, the one before it. Counts a version that was taken by a
+    /// transaction which then wrote no change, until the next commit: to follow changes, go by
+    /// [`stored_db_version`](Self::stored_db_version).
     pub fn db_version(&self) -> Result<i64> {
         self.engine.current_version()
     }

@@ -33,6 +33,9 @@ struct Committed {
 
 impl Clock {
     /// A write is being committed. `stamp` is the one before it: SQLite adds one when the commit is done.
+    ///
+    /// If the transaction took no version, storage decides, as in the reference: a version that was taken before, without
+    /// a change being written, is forgotten. Whoever follows changes has to go by the stored version.
     pub(crate) fn committed(&self, stamp: Option<u32>) {
         let version = self.pending.take();
         self.committed

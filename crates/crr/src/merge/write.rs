@@ -85,11 +85,17 @@ impl RowState<'_> {
         Ok(())
     }
 
+    /// Gives the row a lookaside key. It may have got one meanwhile: a trigger of the application's can merge, too.
     fn create_lookaside(&self, engine: &Engine, table: &Table) -> Result<i64> {
         let mut statement = engine.db().prepare_cached(&table.sql.insert_key)?;
         bind_all(&mut statement, 1, self.key.iter().map(Cell::get))?;
-        statement.raw_execute()?;
-        Ok(engine.db().last_insert_rowid())
+        if statement.raw_execute()? > 0 {
+            return Ok(engine.db().last_insert_rowid());
+        }
+        let mut find = engine.db().prepare_cached(&table.sql.find_key)?;
+        bind_all(&mut find, 1, self.key.iter().map(Cell::get))?;
+        let mut rows = find.raw_query();
+        Ok(rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?.get(0)?)
     }
 
     fn write_entries(&self, session: &mut Session<'_, '_>, table: &Table, key: i64) -> Result<()> {
