@@ -2,6 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::alter::Departed;
+use crate::backfill::Stamp;
 use crate::change::SENTINEL;
 use crate::schema::{CLOCK_SUFFIX, LOOKASIDE_SUFFIX};
 use crate::state::Engine;
@@ -14,27 +16,37 @@ impl Engine {
     /// Does all of it or nothing, and leaves a transaction of the caller's open in either case.
     pub(crate) fn as_crr(&self, name: &str) -> Result<()> {
         self.atomically(|db| {
-            let table = suitable_table(db, name)?;
+            let table = self.suitable_table(name)?;
             if triggers::is_crr(db, name)? {
                 return Ok(());
             }
-            create_side_tables(db, &table)?;
+            if has_leftovers(db, &table)? {
+                self.keep_version()?;
+                self.reconcile(&table, Departed::Forget)?;
+            }
             triggers::drop_all(db, name)?;
-            triggers::create(db, &table)?;
-            backfill::fill(self, &table)
+            self.track(&table, Stamp::Next)
         })
+    }
+
+    /// The table, if it meets all conditions of a CRR.
+    pub(crate) fn suitable_table(&self, name: &str) -> Result<Table> {
+        suitable_table(self.db(), name)
+    }
+
+    /// Creates what tracking needs, and gives entries to what has none. The table must have no triggers of ours.
+    pub(crate) fn track(&self, table: &Table, stamp: Stamp) -> Result<()> {
+        create_side_tables(self.db(), table)?;
+        triggers::create(self.db(), table)?;
+        backfill::fill(self, table, stamp)
     }
 
     /// Makes a CRR an ordinary table again. Its rows stay; clocks and tombstones go. Nothing happens if it is none.
     pub(crate) fn as_table(&self, name: &str) -> Result<()> {
+        let name = &self.crr_name(name)?;
         self.atomically(|db| {
             if self.schema()?.has_clock(name) {
-                // Otherwise the version could go back, and peers would skip what comes next.
-                let version = self.stored_version()?;
-                db.prepare_cached(
-                    "INSERT OR REPLACE INTO main.crsql_master (key, value) VALUES ('pre_compact_dbversion', ?1)",
-                )?
-                .execute([version])?;
+                self.keep_version()?;
             }
             triggers::drop_all(db, name)?;
             for side_table in [table::clock(name), table::lookaside(name)] {
@@ -53,7 +65,7 @@ impl Engine {
     }
 
     /// Runs `work` in a savepoint of its own.
-    fn atomically<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    pub(crate) fn atomically<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let db = self.db();
         db.execute_batch("SAVEPOINT crr")?;
         match work(db) {
@@ -125,6 +137,12 @@ fn suitable_table(db: &Connection, name: &str) -> Result<Table> {
         return unsuitable("its primary key has more than 255 columns");
     }
     Ok(table)
+}
+
+/// Whether there are side tables, of a table that was dropped and created anew.
+fn has_leftovers(db: &Connection, table: &Table) -> Result<bool> {
+    let clock = format!("{}{CLOCK_SUFFIX}", table.name);
+    exists(db, "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?1", &clock)
 }
 
 fn exists(db: &Connection, sql: &str, table: &str) -> Result<bool> {

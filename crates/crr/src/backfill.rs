@@ -7,22 +7,40 @@ use crate::state::Engine;
 use crate::table::{self, Table};
 use crate::{Result, sql};
 
-/// Gives entries to all rows and cells that lack them, as written now and here. Takes a version only if there are any.
-pub(crate) fn fill(engine: &Engine, table: &Table) -> Result<()> {
+/// The version at which missing entries are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stamp {
+    /// The next one, which is taken only if an entry is missing: peers are to get them.
+    Next,
+    /// This one: peers are expected to make the same entries themselves.
+    At(i64),
+}
+
+impl Stamp {
+    fn version(self, engine: &Engine) -> Result<i64> {
+        match self {
+            Stamp::Next => engine.next_version(0),
+            Stamp::At(version) => Ok(version),
+        }
+    }
+}
+
+/// Gives entries to all rows and cells that lack them, as written here.
+pub(crate) fn fill(engine: &Engine, table: &Table, stamp: Stamp) -> Result<()> {
     let lookaside = table::lookaside(&table.name);
     let last_key: Option<i64> =
         engine.db().query_row(&format!("SELECT max(__crsql_key) FROM {lookaside}"), [], |row| row.get(0))?;
-    fill_new_rows(engine, table, last_key.unwrap_or(0))?;
+    fill_new_rows(engine, table, last_key.unwrap_or(0), stamp)?;
     if last_key.is_some() {
         for position in 0..table.columns.len() {
-            fill_column(engine, table, position)?;
+            fill_column(engine, table, position, stamp)?;
         }
     }
     Ok(())
 }
 
 /// Rows without a lookaside key get one, and an entry for each column, NULLs and defaults included.
-fn fill_new_rows(engine: &Engine, table: &Table, last_key: i64) -> Result<()> {
+fn fill_new_rows(engine: &Engine, table: &Table, last_key: i64, stamp: Stamp) -> Result<()> {
     let (base, lookaside, clock) = (table::base(&table.name), table::lookaside(&table.name), table::clock(&table.name));
     let keys = sql::join(&table.keys, ", ", |key| sql::identifier(&key.name));
     let order = sql::join(1..=table.keys.len(), ", ", |at| at.to_string());
@@ -41,7 +59,7 @@ fn fill_new_rows(engine: &Engine, table: &Table, last_key: i64) -> Result<()> {
         true => vec![SENTINEL],
         false => table.columns.iter().map(|column| column.name.as_str()).collect(),
     };
-    let version = engine.next_version(0)?;
+    let version = stamp.version(engine)?;
     let first_seq = engine.clock.take_seqs(rows.saturating_mul(columns.len()))?;
     let width = columns.len();
     let columns =
@@ -58,7 +76,7 @@ fn fill_new_rows(engine: &Engine, table: &Table, last_key: i64) -> Result<()> {
 }
 
 /// Cells without an entry, in rows that have a key, get one, unless their value is the column's default.
-fn fill_column(engine: &Engine, table: &Table, position: usize) -> Result<()> {
+fn fill_column(engine: &Engine, table: &Table, position: usize, stamp: Stamp) -> Result<()> {
     let Some(column) = table.columns.get(position) else { return Ok(()) };
     let db = engine.db();
     let (required, default): (bool, Option<String>) = db
@@ -92,7 +110,7 @@ fn fill_column(engine: &Engine, table: &Table, position: usize) -> Result<()> {
         .query_map([&column.name], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     for key in keys {
-        let version = engine.next_version(0)?;
+        let version = stamp.version(engine)?;
         let seq = engine.clock.take_seq()?;
         db.prepare_cached(&table.sql.upsert_column)?.execute(params![key, version, seq, column.name])?;
     }

@@ -56,7 +56,7 @@ pub enum Error {
     },
 
     /// A change, or a trigger, names a table that is no CRR here.
-    #[error("crsql - could not find the schema information for table {table}")]
+    #[error("table {table} is not a CRR in this database")]
     UnknownTable {
         /// The table.
         table: String,
@@ -105,7 +105,7 @@ pub enum Error {
     },
 
     /// A site id is neither absent nor 16 bytes long.
-    #[error("crsql - site id exceeded max length or is too short: {length} bytes instead of 16")]
+    #[error("crsql_changes: the site id is {length} bytes long instead of 16")]
     SiteIdLength {
         /// Its length in bytes.
         length: usize,
@@ -123,7 +123,7 @@ pub enum Error {
     },
 
     /// There are clock entries for a row that isn't there: something wrote to the table behind the engine's back.
-    #[error("could not find row to merge with for tbl {table}")]
+    #[error("table {table}: there are clock entries for a row that is missing")]
     MissingRow {
         /// The table.
         table: String,

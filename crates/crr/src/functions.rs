@@ -58,6 +58,8 @@ pub(crate) fn register(conn: &Connection, engine: &SharedEngine) -> rusqlite::Re
     with("crsql_pack_columns", -1, ordinary, pack_columns)?;
     with("crsql_as_crr", -1, ordinary, as_crr)?;
     with("crsql_as_table", 1, ordinary, as_table)?;
+    with("crsql_begin_alter", -1, direct, begin_alter)?;
+    with("crsql_commit_alter", -1, direct, commit_alter)?;
     with("crsql_config_set", 2, ordinary, config_set)?;
     with("crsql_config_get", 1, innocuous, config_get)?;
     with("crsql_finalize", -1, direct, |engine, _| {
@@ -97,17 +99,30 @@ fn pack_columns(_: &Engine, context: &Context<'_>) -> Result<Value> {
     Ok(Value::Blob(packed))
 }
 
-/// `crsql_as_crr([schema,] table)`. The schema is ignored, and with three arguments or more the first is the table.
 fn as_crr(engine: &Engine, context: &Context<'_>) -> Result<Value> {
-    let misuse = |reason| Error::Misuse { function: "crsql_as_crr", reason };
+    engine.as_crr(table_name("crsql_as_crr", context)?)?;
+    Ok(Value::Text("OK".to_owned()))
+}
+
+fn begin_alter(engine: &Engine, context: &Context<'_>) -> Result<Value> {
+    engine.begin_alter(&engine.crr_name(table_name("crsql_begin_alter", context)?)?)?;
+    Ok(Value::Text("OK".to_owned()))
+}
+
+fn commit_alter(engine: &Engine, context: &Context<'_>) -> Result<Value> {
+    engine.commit_alter(&engine.crr_name(table_name("crsql_commit_alter", context)?)?)?;
+    Ok(Value::Null)
+}
+
+/// The table in `([schema,] table)`. The schema is ignored, and with three arguments or more the first is the table.
+fn table_name<'a>(function: &'static str, context: &'a Context<'_>) -> Result<&'a str> {
+    let misuse = |reason| Error::Misuse { function, reason };
     let at = match context.len() {
         0 => return Err(misuse("which table?")),
         2 => 1,
         _ => 0,
     };
-    let name = context.get_raw(at).as_str().map_err(|_| misuse("the table's name isn't a text"))?;
-    engine.as_crr(name)?;
-    Ok(Value::Text("OK".to_owned()))
+    context.get_raw(at).as_str().map_err(|_| misuse("the table's name isn't a text"))
 }
 
 fn as_table(engine: &Engine, context: &Context<'_>) -> Result<Value> {

@@ -99,6 +99,7 @@
 //! | `version` | `db_version` and `seq`, which no transaction shares with another |
 //! | `schema`, `table` | which tables are CRRs, and the SQL that works on each |
 //! | `as_crr`, `triggers`, `backfill` | making a table a CRR |
+| `alter` | changing the definition of a CRR |
 //! | `local` | tracking local writes |
 //! | `read` | changes in the order of versions |
 //! | `merge` | changes of others: checked, decided a row at a time, written |
@@ -108,6 +109,7 @@
 //! State that could go stale (which tables are CRRs, the current version) is checked against the database before each use;
 //! everything else is read when it is needed. So other connections, other processes and rollbacks need no care.
 
+mod alter;
 mod as_crr;
 mod backfill;
 mod change;
@@ -143,6 +145,9 @@ pub use rusqlite;
 
 /// Loads the engine into a connection: its functions, the table `crsql_changes`, its hooks, and the system tables of the
 /// file if they are missing. A second load of the same connection does nothing.
+///
+/// The engine takes the connection's commit hook and rollback hook; hooks set before are lost. If the application sets its
+/// own afterwards, versions are still never used twice, but they may skip some, and `seq` no longer starts at 0.
 ///
 /// # Errors
 ///
@@ -209,5 +214,26 @@ impl<'c> Crr<'c> {
     /// so that peers don't skip what is written later. Does nothing to a table that is no CRR.
     pub fn as_table(&self, table: &str) -> Result<()> {
         self.engine.as_table(&self.engine.stored_name(table)?)
+    }
+
+    /// Changes the definition of a CRR: runs `change`, which may alter the table in any way, rebuild it included, and makes
+    /// its clock entries fit afterwards. All of it happens or nothing, and a transaction of the caller's stays open.
+    ///
+    /// Writes to the table inside `change` are not tracked as ordinary writes are. Rows deleted there are deleted at the
+    /// peers too, and rows inserted under a key that was deleted come back there too. But new rows and new columns are
+    /// recorded at the current version of the database, because peers are expected to run the same migration: those that
+    /// have seen this version don't get them. And new values in old columns are not recorded at all. So change the
+    /// definition inside, and the data after. If the columns of the primary key change, all history and all tombstones are
+    /// lost.
+    ///
+    /// # Errors
+    ///
+    /// What `change` fails with; [`Error::Unsuitable`] if the table that it leaves behind can't be a CRR.
+    pub fn alter<T, E: From<Error>>(
+        &self,
+        table: &str,
+        change: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        alter::alter(&self.engine, self.conn, &self.engine.crr_name(&self.engine.stored_name(table)?)?, change)
     }
 }

@@ -110,33 +110,33 @@ impl OwnedValue {
 
 /// A value that is borrowed unless a column made another one of it.
 #[derive(Clone, Debug)]
-pub(crate) enum Cell<'a> {
+pub(crate) enum CellValue<'a> {
     Borrowed(ValueRef<'a>),
     Made(OwnedValue),
 }
 
-impl Cell<'_> {
+impl CellValue<'_> {
     pub(crate) fn get(&self) -> ValueRef<'_> {
         match self {
-            Cell::Borrowed(value) => *value,
-            Cell::Made(value) => value.get(),
+            CellValue::Borrowed(value) => *value,
+            CellValue::Made(value) => value.get(),
         }
     }
 }
 
 impl Engine {
     /// What a column of this affinity stores when it is given `value`.
-    pub(crate) fn stored_as<'a>(&self, affinity: Affinity, value: ValueRef<'a>) -> rusqlite::Result<Cell<'a>> {
+    pub(crate) fn stored_as<'a>(&self, affinity: Affinity, value: ValueRef<'a>) -> rusqlite::Result<CellValue<'a>> {
         Ok(match (affinity, value) {
-            (_, ValueRef::Real(number)) if number.is_nan() => Cell::Borrowed(ValueRef::Null),
-            (Affinity::Blob, _) | (_, ValueRef::Null | ValueRef::Blob(_)) => Cell::Borrowed(value),
+            (_, ValueRef::Real(number)) if number.is_nan() => CellValue::Borrowed(ValueRef::Null),
+            (Affinity::Blob, _) | (_, ValueRef::Null | ValueRef::Blob(_)) => CellValue::Borrowed(value),
             (Affinity::Text, ValueRef::Text(_))
             | (Affinity::Integer | Affinity::Numeric, ValueRef::Integer(_))
-            | (Affinity::Real, ValueRef::Real(_)) => Cell::Borrowed(value),
+            | (Affinity::Real, ValueRef::Real(_)) => CellValue::Borrowed(value),
             #[allow(clippy::cast_precision_loss, reason = "SQLite rounds in the same way")]
-            (Affinity::Real, ValueRef::Integer(number)) => Cell::Borrowed(ValueRef::Real(number as f64)),
+            (Affinity::Real, ValueRef::Integer(number)) => CellValue::Borrowed(ValueRef::Real(number as f64)),
             // Texts that are numbers and numbers as text: the rules and the digits are SQLite's, so SQLite does it.
-            _ => Cell::Made(self.ask_sqlite(affinity, value)?),
+            _ => CellValue::Made(self.ask_sqlite(affinity, value)?),
         })
     }
 

@@ -11,7 +11,7 @@ use crate::schema::Schema;
 use crate::sql::bind_all;
 use crate::state::Engine;
 use crate::table::Table;
-use crate::value::Cell;
+use crate::value::CellValue;
 use crate::{Change, Error, MergeOptions, Result};
 
 /// No number of a change may be larger. Leaves ours room below 2^53.
@@ -26,13 +26,13 @@ pub(super) struct Check<'e, 'a> {
     table: Option<Arc<Table>>,
     /// The key of the last change, which was good.
     pk: &'a [u8],
-    columns: Vec<ValueRef<'a>>,
+    key: Key<'a>,
 }
 
 impl<'e, 'a> Check<'e, 'a> {
     pub(super) fn new(engine: &'e Engine, schema: &'e Schema, options: &'e MergeOptions) -> Self {
         // Empty is never a good key.
-        Check { engine, schema, options, table: None, pk: &[], columns: Vec::new() }
+        Check { engine, schema, options, table: None, pk: &[], key: Key::default() }
     }
 
     /// Checks one change.
@@ -49,7 +49,7 @@ impl<'e, 'a> Check<'e, 'a> {
             return Err(Error::UnknownColumn { table: change.table.to_owned(), column: change.cid.to_owned() });
         }
         if self.pk != change.pk || change.pk.is_empty() {
-            unpack_key(self.engine, &table, change.pk, &mut self.columns)?;
+            self.key.unpack(self.engine, &table, change.pk)?;
             self.pk = change.pk;
         }
         self.leaps(&table, change)?;
@@ -84,10 +84,8 @@ impl<'e, 'a> Check<'e, 'a> {
 
     fn local(&self, table: &Table, change: &Change<'_>) -> Result<Local> {
         let db = self.engine.db();
-        let mut columns = Vec::new();
-        let key = unpack_key(self.engine, table, change.pk, &mut columns)?;
         let mut find = db.prepare_cached(&table.sql.find_key)?;
-        bind_all(&mut find, 1, key.iter().map(Cell::get))?;
+        bind_all(&mut find, 1, self.key.iter())?;
         let Some(lookaside): Option<i64> = find.raw_query().next()?.map(|row| row.get(0)).transpose()? else {
             return Ok(Local::default());
         };
@@ -125,28 +123,39 @@ fn within(change: &Change<'_>, field: &'static str, value: i64, least: i64, most
     Err(Error::OutOfBounds { table, column, field, value, least, most })
 }
 
-/// Unpacks a key and makes of its columns what the table's columns would. `columns` is only scratch space.
-pub(super) fn unpack_key<'a>(
-    engine: &Engine,
-    table: &Table,
-    pk: &'a [u8],
-    columns: &mut Vec<ValueRef<'a>>,
-) -> Result<Vec<Cell<'a>>> {
-    let malformed = |reason| Error::MalformedKey { table: table.name.clone(), reason };
-    pack::unpack(pk, columns).map_err(malformed)?;
-    if columns.len() != table.keys.len() {
-        return Err(malformed(KeyError::Columns { found: columns.len(), wanted: table.keys.len() }));
-    }
-    let mut key = Vec::with_capacity(columns.len());
-    for (value, column) in columns.iter().zip(&table.keys) {
-        let value = engine.stored_as(column.affinity, *value)?;
-        match value.get() {
-            ValueRef::Null => return Err(malformed(KeyError::Null)),
-            ValueRef::Integer(_) => {}
-            _ if table.rowid_key => return Err(malformed(KeyError::NotAnInteger)),
-            _ => {}
+/// A primary key, unpacked.
+#[derive(Debug, Default)]
+pub(super) struct Key<'a> {
+    /// As it came; only kept for its memory.
+    packed: Vec<ValueRef<'a>>,
+    /// As the table's columns store it.
+    columns: Vec<CellValue<'a>>,
+}
+
+impl<'a> Key<'a> {
+    /// Replaces it by another one of the table's.
+    pub(super) fn unpack(&mut self, engine: &Engine, table: &Table, pk: &'a [u8]) -> Result<()> {
+        let malformed = |reason| Error::MalformedKey { table: table.name.clone(), reason };
+        self.columns.clear();
+        pack::unpack(pk, &mut self.packed).map_err(malformed)?;
+        if self.packed.len() != table.keys.len() {
+            return Err(malformed(KeyError::Columns { found: self.packed.len(), wanted: table.keys.len() }));
         }
-        key.push(value);
+        for (value, column) in self.packed.iter().zip(&table.keys) {
+            let value = engine.stored_as(column.affinity, *value)?;
+            match value.get() {
+                ValueRef::Null => return Err(malformed(KeyError::Null)),
+                ValueRef::Integer(_) => {}
+                _ if table.rowid_key => return Err(malformed(KeyError::NotAnInteger)),
+                _ => {}
+            }
+            self.columns.push(value);
+        }
+        Ok(())
     }
-    Ok(key)
+
+    /// Its columns, in the key's order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = ValueRef<'_>> {
+        self.columns.iter().map(CellValue::get)
+    }
 }

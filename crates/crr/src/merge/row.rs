@@ -4,13 +4,13 @@ use std::cmp::Ordering;
 
 use rusqlite::types::ValueRef;
 
-use super::check::unpack_key;
+use super::check::Key;
 use super::session::Session;
 use crate::change::SENTINEL;
 use crate::sql::bind_all;
 use crate::state::Engine;
 use crate::table::Table;
-use crate::value::{self, Cell, OwnedValue};
+use crate::value::{self, CellValue, OwnedValue};
 use crate::{Change, Error, Result, SiteId};
 
 /// What became of a change.
@@ -88,7 +88,7 @@ enum Stored {
 /// A row as the changes decided so far leave it.
 #[derive(Debug, Default)]
 pub(super) struct RowState<'a> {
-    pub(super) key: Vec<Cell<'a>>,
+    pub(super) key: Key<'a>,
     /// The lookaside key, if the row is known.
     pub(super) lookaside: Option<i64>,
     pub(super) cl: i64,
@@ -97,8 +97,8 @@ pub(super) struct RowState<'a> {
     pub(super) sentinel: Option<Entry>,
     /// Entries by column.
     pub(super) entries: Vec<Option<Entry>>,
-    /// Values to write, by column.
-    pub(super) values: Vec<Option<Cell<'a>>>,
+    /// Values to write, by column, as they came.
+    pub(super) values: Vec<Option<ValueRef<'a>>>,
     stored: Stored,
     /// The row that the database has is to be deleted, with all its entries, before anything else.
     pub(super) delete: bool,
@@ -111,7 +111,7 @@ pub(super) struct RowState<'a> {
 impl<'a> RowState<'a> {
     /// Begins with what the database has.
     pub(super) fn load(&mut self, engine: &Engine, table: &Table, pk: &'a [u8]) -> Result<()> {
-        self.key = unpack_key(engine, table, pk, &mut Vec::new())?;
+        self.key.unpack(engine, table, pk)?;
         self.lookaside = None;
         self.sentinel = None;
         self.entries.clear();
@@ -128,7 +128,7 @@ impl<'a> RowState<'a> {
     fn read_clock(&mut self, engine: &Engine, table: &Table) -> Result<()> {
         (self.cl, self.was_alive) = (0, false);
         let mut find = engine.db().prepare_cached(&table.sql.find_key)?;
-        bind_all(&mut find, 1, self.key.iter().map(Cell::get))?;
+        bind_all(&mut find, 1, self.key.iter())?;
         self.lookaside = find.raw_query().next()?.map(|row| row.get(0)).transpose()?;
         let Some(key) = self.lookaside else { return Ok(()) };
 
@@ -188,7 +188,7 @@ impl<'a> RowState<'a> {
             self.revive(session, change)?;
         }
         self.cl = change.cl;
-        self.set(session, table, column, change, Author::of(change))?;
+        self.set(session, column, change, Author::of(change))?;
         Ok(if revives { Win::ReviveAndSet } else { Win::Set })
     }
 
@@ -230,27 +230,27 @@ impl<'a> RowState<'a> {
         change: &Change<'a>,
     ) -> Result<Win> {
         let Some(entry) = self.entries.get(column).copied().flatten() else {
-            self.set(session, table, column, change, Author::of(change))?;
+            self.set(session, column, change, Author::of(change))?;
             return Ok(Win::Set);
         };
         match change.col_version.cmp(&entry.col_version) {
             Ordering::Less => return Ok(Win::No),
             Ordering::Greater => {
-                self.set(session, table, column, change, Author::of(change))?;
+                self.set(session, column, change, Author::of(change))?;
                 return Ok(Win::Set);
             }
             Ordering::Equal => {}
         }
         let engine = session.engine;
         let incoming = stored_as(engine, table, column, change.val)?;
-        match value::order(incoming.get(), self.value(engine, table, column)?) {
+        match value::order(incoming.get(), self.value(engine, table, column)?.get()) {
             Ordering::Less => Ok(Win::No),
             Ordering::Greater => {
                 let author = match session.options.ties_become_local {
                     true => Author::LOCAL,
                     false => Author::of(change),
                 };
-                self.set(session, table, column, change, author)?;
+                self.set(session, column, change, author)?;
                 Ok(Win::SetByValue)
             }
             Ordering::Equal if session.merges_equal_values()? => {
@@ -258,21 +258,14 @@ impl<'a> RowState<'a> {
                 if theirs <= author_bytes(engine, entry.author)?.as_slice() {
                     return Ok(Win::No);
                 }
-                self.set(session, table, column, change, Author::of(change))?;
+                self.set(session, column, change, Author::of(change))?;
                 Ok(Win::Set)
             }
             Ordering::Equal => Ok(Win::No),
         }
     }
 
-    fn set(
-        &mut self,
-        session: &mut Session<'_, 'a>,
-        table: &Table,
-        column: usize,
-        change: &Change<'a>,
-        author: Author,
-    ) -> Result<()> {
+    fn set(&mut self, session: &mut Session<'_, 'a>, column: usize, change: &Change<'a>, author: Author) -> Result<()> {
         let version = session.next_version(change.db_version)?;
         if let Author::Site(_) = author {
             self.won(change);
@@ -281,7 +274,7 @@ impl<'a> RowState<'a> {
             *entry = Some(Entry::won_by(change, change.col_version, version, author));
         }
         if let Some(value) = self.values.get_mut(column) {
-            *value = Some(stored_as(session.engine, table, column, change.val)?);
+            *value = Some(change.val);
         }
         Ok(())
     }
@@ -293,12 +286,13 @@ impl<'a> RowState<'a> {
     }
 
     /// The value that a column of the row has now: one that has won, or the one in the database.
-    fn value(&mut self, engine: &Engine, table: &Table, column: usize) -> Result<ValueRef<'_>> {
-        self.read_stored(engine, table)?;
-        if let Some(value) = self.values.get(column).and_then(Option::as_ref) {
-            return Ok(value.get());
+    fn value(&mut self, engine: &Engine, table: &Table, column: usize) -> Result<CellValue<'_>> {
+        if let Some(value) = self.values.get(column).copied().flatten() {
+            return stored_as(engine, table, column, value);
         }
-        self.stored_value(column).ok_or_else(|| Error::MissingRow { table: table.name.clone() })
+        self.read_stored(engine, table)?;
+        let value = self.stored_value(column).map(CellValue::Borrowed);
+        value.ok_or_else(|| Error::MissingRow { table: table.name.clone() })
     }
 
     /// The value in the database, if the row was read and is there.
@@ -315,7 +309,7 @@ impl<'a> RowState<'a> {
             return Ok(());
         }
         let mut statement = engine.db().prepare_cached(&table.sql.row)?;
-        bind_all(&mut statement, 1, self.key.iter().map(Cell::get))?;
+        bind_all(&mut statement, 1, self.key.iter())?;
         let mut rows = statement.raw_query();
         self.stored = match rows.next()? {
             None => Stored::Missing,
@@ -328,10 +322,10 @@ impl<'a> RowState<'a> {
     }
 }
 
-fn stored_as<'a>(engine: &Engine, table: &Table, column: usize, value: ValueRef<'a>) -> Result<Cell<'a>> {
+fn stored_as<'a>(engine: &Engine, table: &Table, column: usize, value: ValueRef<'a>) -> Result<CellValue<'a>> {
     match table.columns.get(column) {
         Some(column) => Ok(engine.stored_as(column.affinity, value)?),
-        None => Ok(Cell::Borrowed(value)),
+        None => Ok(CellValue::Borrowed(value)),
     }
 }
 

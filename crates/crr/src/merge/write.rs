@@ -6,7 +6,6 @@ use crate::change::SENTINEL;
 use crate::sql::{Bind, bind_all};
 use crate::state::Engine;
 use crate::table::{MAX_ENTRIES, Table};
-use crate::value::Cell;
 use crate::{Error, Result};
 
 use rusqlite::types::ValueRef;
@@ -34,10 +33,10 @@ impl RowState<'_> {
 
     /// Tells the session how much travels again because of this row.
     fn weigh(&mut self, session: &mut Session<'_, '_>, table: &Table) -> Result<()> {
-        let key: usize = self.key.iter().map(|cell| length(cell.get())).sum();
+        let key: usize = self.key.iter().map(length).sum();
         let head = ENTRY_OVERHEAD + table.name.len() + key;
         // Zeroed columns travel with the values they have.
-        let zeroed = |(entry, value): (&Option<Entry>, &Option<Cell<'_>>)| {
+        let zeroed = |(entry, value): (&Option<Entry>, &Option<ValueRef<'_>>)| {
             value.is_none() && entry.is_some_and(|entry| entry.dirty)
         };
         if self.entries.iter().zip(&self.values).any(zeroed) {
@@ -48,10 +47,7 @@ impl RowState<'_> {
         }
         for (at, column) in table.columns.iter().enumerate() {
             let Some(entry) = self.entries.get(at).copied().flatten().filter(|entry| entry.dirty) else { continue };
-            let value = match self.values.get(at).and_then(Option::as_ref) {
-                Some(value) => Some(value.get()),
-                None => self.stored_value(at),
-            };
+            let value = self.values.get(at).copied().flatten().or_else(|| self.stored_value(at));
             session.weigh(entry.db_version, head + column.name.len() + value.map_or(0, length));
         }
         Ok(())
@@ -59,7 +55,7 @@ impl RowState<'_> {
 
     fn write_row(&self, engine: &Engine, table: &Table) -> Result<()> {
         let refused = |error| Error::of_row_write(&table.name, error);
-        let key = || self.key.iter().map(Cell::get);
+        let key = || self.key.iter();
         if self.delete {
             let mut statement = engine.db().prepare_cached(&table.sql.delete_row)?;
             bind_all(&mut statement, 1, key())?;
@@ -70,7 +66,7 @@ impl RowState<'_> {
         if set.is_empty() && !self.create {
             return Ok(());
         }
-        let values = || self.values.iter().flatten().map(Cell::get);
+        let values = || self.values.iter().flatten().copied();
         let sql = table.set(&set);
         if self.was_alive && !self.delete && !set.is_empty() {
             let mut statement = engine.db().prepare_cached(&sql.update)?;
@@ -88,12 +84,12 @@ impl RowState<'_> {
     /// Gives the row a lookaside key. It may have got one meanwhile: a trigger of the application's can merge, too.
     fn create_lookaside(&self, engine: &Engine, table: &Table) -> Result<i64> {
         let mut statement = engine.db().prepare_cached(&table.sql.insert_key)?;
-        bind_all(&mut statement, 1, self.key.iter().map(Cell::get))?;
+        bind_all(&mut statement, 1, self.key.iter())?;
         if statement.raw_execute()? > 0 {
             return Ok(engine.db().last_insert_rowid());
         }
         let mut find = engine.db().prepare_cached(&table.sql.find_key)?;
-        bind_all(&mut find, 1, self.key.iter().map(Cell::get))?;
+        bind_all(&mut find, 1, self.key.iter())?;
         let mut rows = find.raw_query();
         Ok(rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?.get(0)?)
     }
