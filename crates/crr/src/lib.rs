@@ -99,7 +99,7 @@
 //! | `version` | `db_version` and `seq`, which no transaction shares with another |
 //! | `schema`, `table` | which tables are CRRs, and the SQL that works on each |
 //! | `as_crr`, `triggers`, `backfill` | making a table a CRR |
-| `alter` | changing the definition of a CRR |
+//! | `alter` | changing the definition of a CRR |
 //! | `local` | tracking local writes |
 //! | `read` | changes in the order of versions |
 //! | `merge` | changes of others: checked, decided a row at a time, written |
