@@ -1,6 +1,7 @@
 //! The layer: what an application puts around its service.
 
 use std::fmt;
+use std::sync::Arc;
 
 use tower_layer::Layer;
 
@@ -24,7 +25,10 @@ use crate::upgrade::Entrance;
 /// - `Router::route_layer` runs for routes that exist only: without a route at the sync path, requests for it are 404;
 /// - a layer on a router inside `Router::nest` sees the path without the part that the nesting matched, so
 ///   [`SyncConfig::path`] is compared with that rest; and there too it needs a route at the sync path, because the
-///   outer router's fallback takes what the nested one doesn't know.
+///   outer router's fallback takes what the nested one doesn't know;
+/// - `Router::layer` makes a service of the layer, and a box for its future and its body, for every request, which a
+///   server of very small answers may notice. Around the finished router there is no such cost:
+///   `axum::serve(listener, ServiceExt::<Request>::into_make_service(layer.layer(router)))`.
 ///
 /// The server must hand over upgraded connections, as `axum::serve` does. With hyper, that is
 /// `http1::Connection::with_upgrades` or hyper-util's `serve_connection_with_upgrades`. tonic's own `Server` never does.
@@ -43,14 +47,15 @@ use crate::upgrade::Entrance;
 #[derive(Clone)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct SyncLayer {
-    entrance: Entrance,
+    // One pointer: axum clones the layer and makes a service of it for every request.
+    entrance: Arc<Entrance>,
 }
 
 impl SyncLayer {
     /// Makes a hub with this configuration. Everybody may read and write every room until
     /// [`authorize`](Self::authorize) says otherwise.
     pub fn new(config: SyncConfig) -> Self {
-        Self { entrance: Entrance { hub: Hub::new(config), hook: Hook::default() } }
+        Self { entrance: Arc::new(Entrance { hub: Hub::new(config), hook: Hook::default() }) }
     }
 
     /// The application's own way to the rooms: to read and write them, and to shut the layer down.
@@ -59,9 +64,9 @@ impl SyncLayer {
     }
 
     /// Asks this hook about every request for a room, instead of the one before.
-    pub fn authorize(mut self, hook: impl Authorize) -> Self {
-        self.entrance.hook = Hook::new(hook);
-        self
+    pub fn authorize(self, hook: impl Authorize) -> Self {
+        let hub = Arc::clone(&self.entrance.hub);
+        Self { entrance: Arc::new(Entrance { hub, hook: Hook::new(hook) }) }
     }
 }
 
@@ -69,7 +74,7 @@ impl<S> Layer<S> for SyncLayer {
     type Service = SyncService<S>;
 
     fn layer(&self, inner: S) -> SyncService<S> {
-        SyncService::new(inner, self.entrance.clone())
+        SyncService::new(inner, Arc::clone(&self.entrance))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The service: takes requests for rooms out of the stream, and hands on all others.
 
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -16,11 +17,11 @@ use crate::upgrade::Entrance;
 #[derive(Clone)]
 pub struct SyncService<S> {
     inner: S,
-    entrance: Entrance,
+    entrance: Arc<Entrance>,
 }
 
 impl<S> SyncService<S> {
-    pub(crate) fn new(inner: S, entrance: Entrance) -> Self {
+    pub(crate) fn new(inner: S, entrance: Arc<Entrance>) -> Self {
         Self { inner, entrance }
     }
 
@@ -50,7 +51,7 @@ where
             None => SyncFuture::pass(self.inner.call(request)),
             Some(transport) => {
                 let (head, _body) = request.into_parts();
-                SyncFuture::answer(self.entrance.clone().receive(transport, head))
+                SyncFuture::answer(Arc::clone(&self.entrance).receive(transport, head))
             }
         }
     }

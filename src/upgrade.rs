@@ -31,7 +31,6 @@ const SERVE_WITH_UPGRADES: &str = "serve the application with `axum::serve`, or 
 const LOGGED_NAME: usize = 64;
 
 /// Answers requests for rooms.
-#[derive(Clone)]
 pub(crate) struct Entrance {
     pub(crate) hub: Arc<Hub>,
     pub(crate) hook: Hook,
@@ -40,11 +39,11 @@ pub(crate) struct Entrance {
 impl Entrance {
     /// The response to a request for a WebSocket on one of our paths. If it is 101, a task that serves the socket waits
     /// for it.
-    pub(crate) async fn receive(self, transport: Transport, head: Parts) -> Response<Bytes> {
+    pub(crate) async fn receive(self: Arc<Self>, transport: Transport, head: Parts) -> Response<Bytes> {
         self.let_in(transport, head).await.unwrap_or_else(Rejection::into_response)
     }
 
-    async fn let_in(self, transport: Transport, mut head: Parts) -> Result<Response<Bytes>, Rejection> {
+    async fn let_in(&self, transport: Transport, mut head: Parts) -> Result<Response<Bytes>, Rejection> {
         let Handshake { room, token, accepted } =
             Handshake::parse(transport, &head.headers).inspect_err(|rejection| {
                 debug!(reason = rejection.reason(), "handshake refused");
