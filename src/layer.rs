@@ -25,10 +25,7 @@ use crate::upgrade::Entrance;
 /// - `Router::route_layer` runs for routes that exist only: without a route at the sync path, requests for it are 404;
 /// - a layer on a router inside `Router::nest` sees the path without the part that the nesting matched, so
 ///   [`SyncConfig::path`] is compared with that rest; and there too it needs a route at the sync path, because the
-///   outer router's fallback takes what the nested one doesn't know;
-/// - `Router::layer` makes a service of the layer, and a box for its future and its body, for every request, which a
-///   server of very small answers may notice. Around the finished router there is no such cost:
-///   `axum::serve(listener, ServiceExt::<Request>::into_make_service(layer.layer(router)))`.
+///   outer router's fallback takes what the nested one doesn't know.
 ///
 /// The server must hand over upgraded connections, as `axum::serve` does. With hyper, that is
 /// `http1::Connection::with_upgrades` or hyper-util's `serve_connection_with_upgrades`. tonic's own `Server` never does.

@@ -135,12 +135,12 @@ async fn a_socket_is_served_behind_axum_on_a_port() {
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(axum::serve(listener, router).into_future());
     open_and_close(TcpStream::connect(address).await.unwrap(), "/sync").await;
-    let page = ask_tcp(address).await;
-    assert_eq!(page, "inner");
+    assert_eq!(page(address).await, "inner");
     server.abort();
 }
 
-async fn ask_tcp(address: std::net::SocketAddr) -> String {
+/// What a browser gets at `/`.
+async fn page(address: std::net::SocketAddr) -> String {
     let mut io = TcpStream::connect(address).await.unwrap();
     io.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut response = String::new();
