@@ -6,7 +6,7 @@ use rusqlite::functions::Context;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::sql::bind_all;
+use crate::sql::{bind_all, is_conflict};
 use crate::state::Engine;
 use crate::table::Table;
 use crate::{Error, Result, value};
@@ -44,7 +44,16 @@ pub(crate) fn after_insert(engine: &Engine, context: &Context<'_>) -> Result<()>
         row.execute(&table.sql.bump_alive, key)?;
     }
     let first = engine.clock.take_seqs(table.columns.len())?;
-    row.db.prepare_cached(&table.sql.upsert_all_columns)?.execute((key, row.version, first))?;
+    let parameters = (key, row.version, first);
+    if !existed {
+        let inserted = row.db.prepare_cached(&table.sql.insert_all_columns)?.execute(parameters);
+        if !inserted.as_ref().is_err_and(is_conflict) {
+            inserted?;
+            return Ok(());
+        }
+        // Entries of a row that lost its lookaside key.
+    }
+    row.db.prepare_cached(&table.sql.upsert_all_columns)?.execute(parameters)?;
     Ok(())
 }
 
@@ -172,5 +181,35 @@ impl<'e> Row<'e> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use crate::load;
+
+    #[test]
+    fn a_row_is_tracked_where_entries_without_a_lookaside_key_are_in_the_way() {
+        let conn = Connection::open_in_memory().unwrap();
+        let crr = load(&conn).unwrap();
+        conn.execute_batch("CREATE TABLE foo (a PRIMARY KEY NOT NULL, b, c)").unwrap();
+        crr.as_crr("foo").unwrap();
+        conn.execute_batch(
+            "INSERT INTO foo VALUES (1, 2, 3);
+             DELETE FROM foo__crsql_pks;
+             DELETE FROM foo__crsql_clock WHERE col_name = 'b';
+             INSERT INTO foo VALUES (9, 4, 5);",
+        )
+        .unwrap();
+        let versions: Vec<(i64, String, i64)> = conn
+            .prepare("SELECT key, col_name, db_version FROM foo__crsql_clock")
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .unwrap()
+            .collect::<rusqlite::Result<_>>()
+            .unwrap();
+        assert_eq!(versions, [(1, "b".to_owned(), 2), (1, "c".to_owned(), 2)]);
     }
 }

@@ -1,7 +1,7 @@
 //! Words of SQL: quoting, and binding values without copying them first.
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{Result, Statement};
+use rusqlite::{Result, Statement, ffi};
 
 /// A name as an SQL identifier.
 pub(crate) fn identifier(name: &str) -> String {
@@ -35,6 +35,11 @@ pub(crate) fn bind_all<'v>(
     values: impl IntoIterator<Item = ValueRef<'v>>,
 ) -> Result<()> {
     (first..).zip(values).try_for_each(|(at, value)| statement.raw_bind_parameter(at, Bind(value)))
+}
+
+/// Whether a statement failed because a row is there already.
+pub(crate) fn is_conflict(error: &rusqlite::Error) -> bool {
+    error.sqlite_extended_error_code() == Some(ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub(crate) struct Table {
     /// Statements that write sets of columns, by their positions.
     sets: Mutex<HashMap<Box<[usize]>, Arc<SetSql>>>,
     /// Statements that write 1, 2, … clock entries.
-    entry_writes: [OnceLock<String>; MAX_ENTRIES],
+    entry_writes: [OnceLock<EntrySql>; MAX_ENTRIES],
 }
 
 /// One column of a CRR.
@@ -61,6 +61,8 @@ pub(crate) struct TableSql {
     pub(crate) delete_entries: String,
     /// lookaside key → deletes its entries but the sentinel
     pub(crate) delete_column_entries: String,
+    /// lookaside key, version, first seq → one entry for each column, of a row without any; see [`EntrySql::insert`]
+    pub(crate) insert_all_columns: String,
     /// lookaside key, version, first seq → one entry for each column: 1, or one more
     pub(crate) upsert_all_columns: String,
     /// lookaside key, version, seq, column → the column's entry: 1, or one more
@@ -94,6 +96,18 @@ pub(crate) struct SetSql {
     pub(crate) update: String,
     /// Makes the row with these columns, or sets them in the row that is there.
     pub(crate) upsert: String,
+}
+
+/// The statements that write one number of clock entries. Parameters: lookaside key; then for each entry col_name,
+/// col_version, db_version, site_id, seq.
+#[derive(Debug)]
+pub(crate) struct EntrySql {
+    /// Entries that aren't there yet. Fails if they are, after having written those before the one that is.
+    ///
+    /// OR FAIL spares SQLite the journal that it needs to take back the first of several rows when a later one fails.
+    pub(crate) insert: String,
+    /// Entries that may be there.
+    pub(crate) replace: String,
 }
 
 impl Table {
@@ -176,11 +190,10 @@ impl Table {
         made
     }
 
-    /// The statement that writes `count` clock entries, 1 to [`MAX_ENTRIES`]. Parameters: lookaside key; then for each
-    /// entry col_name, col_version, db_version, site_id, seq.
-    pub(crate) fn write_entries(&self, count: usize) -> &str {
-        let slot = self.entry_writes.get(count.saturating_sub(1));
-        slot.map_or("", |slot| slot.get_or_init(|| self.sql_write_entries(count)))
+    /// The statements that write `count` clock entries, 1 to [`MAX_ENTRIES`].
+    pub(crate) fn write_entries(&self, count: usize) -> Option<&EntrySql> {
+        let slot = self.entry_writes.get(count.checked_sub(1)?)?;
+        Some(slot.get_or_init(|| self.make_entry_writes(count)))
     }
 
     fn make_set(&self, columns: &[usize]) -> SetSql {
@@ -205,15 +218,17 @@ impl Table {
         }
     }
 
-    fn sql_write_entries(&self, count: usize) -> String {
+    fn make_entry_writes(&self, count: usize) -> EntrySql {
         let rows = sql::join(0..count, ", ", |row| {
             let first = 2 + row * 5;
             format!("(?1, ?{}, ?{}, ?{}, ?{}, ?{})", first, first + 1, first + 2, first + 3, first + 4)
         });
-        format!(
-            "INSERT OR REPLACE INTO {} (key, col_name, col_version, db_version, site_id, seq) VALUES {rows}",
-            clock(&self.name)
-        )
+        let entries = "(key, col_name, col_version, db_version, site_id, seq) VALUES";
+        let clock = clock(&self.name);
+        EntrySql {
+            insert: format!("INSERT OR FAIL INTO {clock} {entries} {rows}"),
+            replace: format!("INSERT OR REPLACE INTO {clock} {entries} {rows}"),
+        }
     }
 }
 
@@ -245,6 +260,7 @@ impl TableSql {
             delete_row: format!("DELETE FROM {base} WHERE {key_is}"),
             delete_entries: format!("DELETE FROM {clock} WHERE key = ?1"),
             delete_column_entries: format!("DELETE FROM {clock} WHERE key = ?1 AND col_name <> '-1'"),
+            insert_all_columns: format!("INSERT OR FAIL INTO {clock} {entry} VALUES {all_columns}"),
             upsert_all_columns: format!(
                 "INSERT INTO {clock} {entry} VALUES {all_columns}
                  ON CONFLICT DO UPDATE SET col_version = col_version + 1, {stamp}"

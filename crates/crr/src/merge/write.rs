@@ -3,7 +3,7 @@
 use super::row::{Author, Entry, RowState};
 use super::session::Session;
 use crate::change::SENTINEL;
-use crate::sql::{Bind, bind_all};
+use crate::sql::{Bind, bind_all, is_conflict};
 use crate::state::Engine;
 use crate::table::{MAX_ENTRIES, Table};
 use crate::{Error, Result};
@@ -104,27 +104,43 @@ impl RowState<'_> {
         let sentinel = self.sentinel.map(|entry| (SENTINEL, entry));
         let mut dirty = sentinel.into_iter().chain(columns).filter(|(_, entry)| entry.dirty);
         let mut left = dirty.clone().count();
-        while left > 0 {
+        while let Some(sql) = table.write_entries(left.min(MAX_ENTRIES)) {
             let count = left.min(MAX_ENTRIES);
             left -= count;
-            let mut statement = engine.db().prepare_cached(table.write_entries(count))?;
-            statement.raw_bind_parameter(1, key)?;
-            for (at, (name, entry)) in dirty.by_ref().take(count).enumerate() {
+            let mut rows: Vec<(&str, Entry, i64)> = Vec::with_capacity(count);
+            for (name, entry) in dirty.by_ref().take(count) {
                 let ordinal = match entry.author {
                     Author::Ordinal(ordinal) => ordinal,
                     Author::Site(site) => session.sites.ordinal(engine, site)?,
                 };
-                let first = 2 + at * 5;
-                statement.raw_bind_parameter(first, Bind(ValueRef::Text(name.as_bytes())))?;
-                statement.raw_bind_parameter(first + 1, entry.col_version)?;
-                statement.raw_bind_parameter(first + 2, entry.db_version)?;
-                statement.raw_bind_parameter(first + 3, ordinal)?;
-                statement.raw_bind_parameter(first + 4, entry.seq)?;
+                rows.push((name, entry, ordinal));
             }
-            statement.raw_execute()?;
+            if self.lookaside.is_none() {
+                let inserted = write_rows(engine, &sql.insert, key, &rows);
+                if !inserted.as_ref().is_err_and(is_conflict) {
+                    inserted?;
+                    continue;
+                }
+                // Entries of a row that lost its lookaside key, or that a trigger has merged meanwhile.
+            }
+            write_rows(engine, &sql.replace, key, &rows)?;
         }
         Ok(())
     }
+}
+
+/// Writes entries and their authors' ordinals with one statement.
+fn write_rows(engine: &Engine, sql: &str, key: i64, rows: &[(&str, Entry, i64)]) -> rusqlite::Result<usize> {
+    let mut statement = engine.db().prepare_cached(sql)?;
+    statement.raw_bind_parameter(1, key)?;
+    for ((name, entry, ordinal), first) in rows.iter().zip((2..).step_by(5)) {
+        statement.raw_bind_parameter(first, Bind(ValueRef::Text(name.as_bytes())))?;
+        statement.raw_bind_parameter(first + 1, entry.col_version)?;
+        statement.raw_bind_parameter(first + 2, entry.db_version)?;
+        statement.raw_bind_parameter(first + 3, ordinal)?;
+        statement.raw_bind_parameter(first + 4, entry.seq)?;
+    }
+    statement.raw_execute()
 }
 
 /// How many bytes a value takes, roughly.
@@ -133,5 +149,30 @@ fn length(value: ValueRef<'_>) -> usize {
         ValueRef::Null => 0,
         ValueRef::Integer(_) | ValueRef::Real(_) => 8,
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use crate::load;
+
+    #[test]
+    fn a_row_is_merged_where_entries_without_a_lookaside_key_are_in_the_way() {
+        let conn = Connection::open_in_memory().unwrap();
+        let crr = load(&conn).unwrap();
+        conn.execute_batch("CREATE TABLE foo (a PRIMARY KEY NOT NULL, b)").unwrap();
+        crr.as_crr("foo").unwrap();
+        conn.execute_batch(
+            "INSERT INTO foo VALUES (1, 2);
+             DELETE FROM foo__crsql_pks;
+             INSERT INTO crsql_changes VALUES ('foo', x'010909', 'b', 5, 3, 7, zeroblob(16), 1, 0);",
+        )
+        .unwrap();
+        let entry = conn.query_row("SELECT key, col_version, db_version, site_id FROM foo__crsql_clock", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        });
+        assert_eq!(entry.unwrap(), (1, 3, 7, 1));
     }
 }
