@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 use tower_sqlite_sync_wire::{Changes, Message, Position, RejectChanges, SiteId, StartStreaming};
 
@@ -44,6 +44,8 @@ pub(super) struct Inbound<'a, S> {
     in_flight: usize,
     restart: Option<Restart>,
     retelling: bool,
+    /// Changes that came before they were asked for.
+    unasked: Option<Message>,
 }
 
 /// The client was told to continue from elsewhere, and has not yet.
@@ -74,19 +76,42 @@ where
             in_flight: 0,
             restart: None,
             retelling: false,
+            unasked: None,
         }
+    }
+
+    /// Lets the client wait before it is asked for its changes. It is heard meanwhile; changes that it sends unasked are
+    /// kept for [`run`](Self::run).
+    pub(super) async fn wait(&mut self, wait: Duration) -> Result<(), End> {
+        let over = Instant::now() + wait;
+        while let Ok(received) = timeout_at(over, receive(self.stream, self.dialect, self.config)).await {
+            match received? {
+                changes @ Message::Changes(_) => {
+                    self.unasked = Some(changes);
+                    let _held = self.liveness.hold();
+                    sleep_until(over).await;
+                    break;
+                }
+                other => self.on_message(other).await?,
+            }
+        }
+        Ok(())
     }
 
     /// Receives until the connection must end, and says why.
     pub(super) async fn run(mut self) -> End {
+        if let Some(message) = self.unasked.take()
+            && let Err(end) = self.on_message(message).await
+        {
+            return end;
+        }
         loop {
             let step = if self.in_flight < MAX_IN_FLIGHT {
                 tokio::select! {
                     Some(outcome) = self.outcomes.recv() => self.on_outcome(outcome).await,
-                    message = self.stream.next() => match message {
-                        Some(Ok(message)) => self.on_message(message).await,
-                        Some(Err(error)) => Err(socket_error(&error, self.config)),
-                        None => Err(End::Gone),
+                    received = receive(self.stream, self.dialect, self.config) => match received {
+                        Ok(message) => self.on_message(message).await,
+                        Err(end) => Err(end),
                     },
                 }
             } else {
@@ -102,14 +127,7 @@ where
         }
     }
 
-    async fn on_message(&mut self, message: WsMessage) -> Result<(), End> {
-        match message {
-            // The answer to a ping is sent by the socket itself.
-            WsMessage::Ping(_) | WsMessage::Pong(_) => return Ok(()),
-            WsMessage::Close(_) => return Err(End::Gone),
-            _ => {}
-        }
-        let message = self.dialect.decode(message)?;
+    async fn on_message(&mut self, message: Message) -> Result<(), End> {
         tracing::debug!(message = message.name(), "message received");
         match message {
             Message::Changes(changes) => self.on_changes(changes).await,
@@ -196,6 +214,22 @@ where
 
     async fn command(&self, command: Command) -> Result<(), End> {
         self.commands.send(command).await.map_err(|_| End::Gone)
+    }
+}
+
+/// The next message of the protocol. Cancel-safe.
+async fn receive<S>(stream: &mut S, dialect: Dialect, config: &SyncConfig) -> Result<Message, End>
+where
+    S: Stream<Item = Result<WsMessage, WsError>> + Unpin,
+{
+    loop {
+        match stream.next().await {
+            // The answer to a ping is sent by the socket itself.
+            Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => {}
+            Some(Ok(WsMessage::Close(_))) | None => return Err(End::Gone),
+            Some(Ok(message)) => return Ok(dialect.decode(message)?),
+            Some(Err(error)) => return Err(socket_error(&error, config)),
+        }
     }
 }
 

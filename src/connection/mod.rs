@@ -149,14 +149,15 @@ where
     };
     let _connected = session.room.connected();
     let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
-    let inbound = Inbound::new(stream, &session, commands.clone());
+    let mut inbound = Inbound::new(stream, &session, commands.clone());
     let outbound = Outbound::new(sink, &session, obeyed, seen(&session.room, &presence));
     let receiving = async {
         let wait = hub.refusals().wait(session.room.name(), client);
         if !wait.is_zero() {
             tracing::info!(?wait, "changes of this site were refused, asking for them later");
-            let _held = liveness.hold();
-            tokio::time::sleep(wait).await;
+            if let Err(end) = inbound.wait(wait).await {
+                return end;
+            }
         }
         match commands.send(start).await {
             Ok(()) => inbound.run().await,

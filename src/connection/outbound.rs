@@ -1,5 +1,6 @@
 //! What goes to a client: it pulls from the feed when its socket can take more, so there is no backlog to overflow.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Sink, SinkExt};
@@ -135,25 +136,26 @@ where
             }
             match self.session.room.pull(self.cursor.read) {
                 Pull::UpToDate => break,
-                Pull::Frame(frame) => self.send_frame(&frame).await?,
+                Pull::Frames(frames) => self.send_frames(&frames).await?,
                 Pull::Unencoded => self.session.room.encode(self.cursor.read).await?,
                 Pull::Behind(upto) => {
                     let frame = self.session.room.read_frame(self.cursor.read, upto, Some(self.session.client)).await?;
-                    self.send_frame(&frame).await?;
+                    self.send_frames(&[Arc::new(frame)]).await?;
                 }
             }
         }
         self.flush().await
     }
 
-    async fn send_frame(&mut self, frame: &Frame) -> Result<(), End> {
-        if let Some(selection) = frame.without(engine_site(self.session.client)) {
+    /// Sends as one message what the client lacks of neighbouring frames.
+    async fn send_frames(&mut self, frames: &[Arc<Frame>]) -> Result<(), End> {
+        if let Some(selection) = Selection::of(frames, engine_site(self.session.client)) {
             self.send_changes(&selection).await?;
             self.cursor.sent = Position::at(selection.last_version);
             self.timers.probe = Some(Instant::now() + PROBE_DELAY);
             self.timers.pause(self.session.config.notify_interval());
         }
-        self.cursor.read = self.cursor.read.max(frame.upto);
+        self.cursor.read = frames.last().map_or(self.cursor.read, |frame| frame.upto);
         Ok(())
     }
 

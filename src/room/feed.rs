@@ -39,8 +39,8 @@ struct Window {
 pub(crate) enum Pull {
     /// There is nothing newer.
     UpToDate,
-    /// The next frame.
-    Frame(Arc<Frame>),
+    /// The next frames, one behind the other: at least one, and together no more than was asked for.
+    Frames(Vec<Arc<Frame>>),
     /// What follows is committed but not encoded yet: [`Feed::encode`] it.
     Unencoded,
     /// What follows has left the window, or never was in it: read the database up to here.
@@ -91,8 +91,8 @@ impl Feed {
         self.locked().head
     }
 
-    /// What follows db_version `read`.
-    pub(crate) fn pull(&self, read: i64) -> Pull {
+    /// What follows db_version `read`, in about `max_bytes`.
+    pub(crate) fn pull(&self, read: i64, max_bytes: usize) -> Pull {
         let now = self.now();
         if read >= now {
             return Pull::UpToDate;
@@ -102,8 +102,15 @@ impl Feed {
             return Pull::Unencoded;
         }
         let next = window.frames.partition_point(|frame| frame.after < read);
-        match window.frames.get(next) {
-            Some(frame) if frame.after == read => Pull::Frame(frame.clone()),
+        let mut bytes = 0;
+        let fits = |frame: &&Arc<Frame>| {
+            let first = bytes == 0;
+            bytes += frame.byte_len();
+            first || bytes <= max_bytes
+        };
+        let frames: Vec<Arc<Frame>> = window.frames.iter().skip(next).take_while(fits).cloned().collect();
+        match frames.first() {
+            Some(frame) if frame.after == read => Pull::Frames(frames),
             // Between two borders, or before the window: the end of the window is a border to come back at.
             _ => Pull::Behind(if window.head > read { window.head } else { now }),
         }
@@ -130,11 +137,11 @@ impl Feed {
             return;
         }
         window.head = frame.upto;
-        window.bytes += frame.byte_len();
+        window.bytes += frame.footprint();
         window.frames.push_back(frame);
         while window.bytes > self.max_bytes {
             let Some(oldest) = window.frames.pop_front() else { break };
-            window.bytes -= oldest.byte_len();
+            window.bytes -= oldest.footprint();
         }
     }
 
@@ -152,9 +159,9 @@ mod tests {
         Frame::of_size(after, upto, bytes)
     }
 
-    fn bounds(pull: Pull) -> (i64, i64) {
+    fn bounds(pull: Pull) -> Vec<(i64, i64)> {
         match pull {
-            Pull::Frame(frame) => (frame.after, frame.upto),
+            Pull::Frames(frames) => frames.iter().map(|frame| (frame.after, frame.upto)).collect(),
             other => panic!("{other:?}"),
         }
     }
@@ -162,35 +169,45 @@ mod tests {
     #[test]
     fn a_published_frame_is_pulled_by_whoever_has_read_up_to_it() {
         let feed = Feed::new(10, 1000);
-        assert!(matches!(feed.pull(10), Pull::UpToDate));
+        assert!(matches!(feed.pull(10, 100), Pull::UpToDate));
         feed.publish(frame(10, 12));
         feed.publish(frame(12, 13));
-        assert_eq!(bounds(feed.pull(10)), (10, 12));
-        assert_eq!(bounds(feed.pull(12)), (12, 13));
-        assert!(matches!(feed.pull(13), Pull::UpToDate));
+        assert_eq!(bounds(feed.pull(10, 100)), [(10, 12), (12, 13)]);
+        assert_eq!(bounds(feed.pull(12, 100)), [(12, 13)]);
+        assert!(matches!(feed.pull(13, 100), Pull::UpToDate));
+    }
+
+    #[test]
+    fn what_was_published_meanwhile_is_pulled_together_up_to_a_bound() {
+        let feed = Feed::new(10, 1000);
+        feed.publish(frame(10, 12));
+        feed.publish(frame(12, 15));
+        feed.publish(frame(15, 16));
+        assert_eq!(bounds(feed.pull(10, 5)), [(10, 12), (12, 15)]);
+        assert_eq!(bounds(feed.pull(10, 1)), [(10, 12)], "a frame that is too large alone is not cut");
     }
 
     #[test]
     fn whoever_is_between_borders_or_behind_the_window_reads_the_database_up_to_its_end() {
-        let feed = Feed::new(10, 5);
+        let feed = Feed::new(10, frame(10, 14).footprint());
         feed.publish(frame(10, 14));
-        assert!(matches!(feed.pull(12), Pull::Behind(14)));
+        assert!(matches!(feed.pull(12, 100), Pull::Behind(14)));
         feed.publish(frame(14, 18));
-        assert!(matches!(feed.pull(10), Pull::Behind(18)), "the first frame has left the window");
-        assert_eq!(bounds(feed.pull(14)), (14, 18));
-        assert!(matches!(feed.pull(0), Pull::Behind(18)));
+        assert!(matches!(feed.pull(10, 100), Pull::Behind(18)), "the first frame has left the window");
+        assert_eq!(bounds(feed.pull(14, 100)), [(14, 18)]);
+        assert!(matches!(feed.pull(0, 100), Pull::Behind(18)));
     }
 
     #[tokio::test]
     async fn what_was_only_announced_is_encoded_once() {
         let feed = Feed::new(10, 1000);
         feed.advance(30);
-        assert!(matches!(feed.pull(10), Pull::Unencoded));
+        assert!(matches!(feed.pull(10, 100), Pull::Unencoded));
         let read = async |head, now| Ok::<_, ()>(frame(head, (head + 8).min(now)));
         feed.encode(10, read).await.unwrap();
         feed.encode(10, async |_, _| -> Result<Frame, ()> { panic!("encoded twice") }).await.unwrap();
-        assert_eq!(bounds(feed.pull(10)), (10, 18));
-        assert!(matches!(feed.pull(18), Pull::Unencoded));
+        assert_eq!(bounds(feed.pull(10, 100)), [(10, 18)]);
+        assert!(matches!(feed.pull(18, 100), Pull::Unencoded));
     }
 
     #[test]
@@ -199,8 +216,8 @@ mod tests {
         feed.advance(20);
         feed.publish(frame(20, 21));
         assert_eq!(feed.now(), 21);
-        assert!(matches!(feed.pull(10), Pull::Unencoded), "what lies between must be encoded first");
-        assert!(matches!(feed.pull(20), Pull::Behind(21)));
+        assert!(matches!(feed.pull(10, 100), Pull::Unencoded), "what lies between must be encoded first");
+        assert!(matches!(feed.pull(20, 100), Pull::Behind(21)));
     }
 
     #[test]

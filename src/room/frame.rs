@@ -1,6 +1,7 @@
 //! A run of whole db_versions, encoded once for every connection that will be sent it.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use rusqlite::Connection;
@@ -61,9 +62,14 @@ impl Frame {
         Self { after, upto, runs: Vec::new(), bytes: vec![0; bytes].into() }
     }
 
-    /// Bytes that the frame holds in memory.
+    /// Bytes of encoded changes.
     pub(crate) fn byte_len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Bytes that the frame holds in memory. Not even a frame without changes is free.
+    pub(crate) fn footprint(&self) -> usize {
+        size_of::<Self>() + size_of_val(self.runs.as_slice()) + self.bytes.len()
     }
 
     /// The frame without the changes that `site` wrote itself; `None` if nothing is left.
@@ -154,6 +160,18 @@ impl FrameBuilder {
 }
 
 impl Selection {
+    /// What neighbouring frames have that `site` did not write itself; `None` if that is nothing.
+    pub(crate) fn of(frames: &[Arc<Frame>], site: crr::SiteId) -> Option<Self> {
+        let mut parts: Vec<Self> = frames.iter().filter_map(|frame| frame.without(site)).collect();
+        let last_version = parts.last()?.last_version;
+        if parts.len() == 1 {
+            return parts.pop();
+        }
+        let mut bytes = BytesMut::with_capacity(parts.iter().map(|part| part.bytes.len()).sum());
+        parts.iter().for_each(|part| bytes.extend_from_slice(&part.bytes));
+        Some(Self { count: parts.iter().map(|part| part.count).sum(), last_version, bytes: bytes.freeze() })
+    }
+
     /// The whole message, for a connection that was last sent `since`.
     pub(crate) fn message(&self, sender: wire::SiteId, since: wire::Position) -> Bytes {
         let mut message = BytesMut::with_capacity(self.bytes.len() + 64);
@@ -209,6 +227,19 @@ mod tests {
         assert_eq!(versions(&selection), [1, 3]);
         assert_eq!(selection.last_version, 3);
         assert_eq!(versions(&frame.without(crr::SiteId::from_bytes([3; 16])).unwrap()), [1, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn neighbouring_frames_are_sent_as_one_message() {
+        let frames = [
+            Arc::new(frame(1 << 20, &[(1, AUTHOR), (2, OTHER)])),
+            Arc::new(frame(1 << 20, &[(3, AUTHOR)])),
+            Arc::new(frame(1 << 20, &[(4, OTHER), (5, AUTHOR)])),
+        ];
+        let selection = Selection::of(&frames, AUTHOR).unwrap();
+        assert_eq!((selection.last_version, versions(&selection)), (4, vec![2, 4]));
+        assert_eq!(Selection::of(&frames[1..2], AUTHOR), None);
+        assert_eq!(Selection::of(&frames[..1], AUTHOR), frames[0].without(AUTHOR));
     }
 
     #[test]

@@ -152,9 +152,9 @@ impl Room {
         self.feed.subscribe()
     }
 
-    /// What the feed has behind db_version `read`.
+    /// What the feed has behind db_version `read`, in about one message.
     pub(crate) fn pull(&self, read: i64) -> Pull {
-        self.feed.pull(read)
+        self.feed.pull(read, self.max_frame_bytes)
     }
 
     /// Encodes, for all connections, what follows `head`.

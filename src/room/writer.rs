@@ -143,13 +143,13 @@ impl WriterQueue {
     ) -> Result<T, Error> {
         let (send, receive) = oneshot::channel();
         let job = Box::new(move |conn: &mut Connection| {
-            // A panic may not take the room's only writing connection with it.
-            if let Ok(result) = catch_unwind(AssertUnwindSafe(|| job(conn))) {
+            if let Some(result) = read_only(conn, job) {
                 drop(send.send(result));
             }
         });
         self.jobs.send(Job::Read(job)).await.map_err(|_| Error::GoingAway)?;
-        receive.await.map_err(|_| Error::Panicked { room: self.room.clone() })
+        let result = receive.await.map_err(|_| Error::Panicked { room: self.room.clone() })?;
+        result.map_err(|source| Error::sqlite(&self.room, source))
     }
 
     /// Waits until everything queued so far is committed, writes the log back into the database file and closes it.
@@ -250,5 +250,22 @@ impl Writer {
             }
         }
         batch
+    }
+}
+
+/// Runs `job` in a read transaction, on a connection that may not write meanwhile. `None` if it panics, which may not take the
+/// room's only writing connection with it.
+fn read_only<T>(conn: &mut Connection, job: impl FnOnce(&Connection) -> T) -> Option<rusqlite::Result<T>> {
+    let read = |conn: &mut Connection| {
+        conn.pragma_update(None, "query_only", true)?;
+        let tx = conn.transaction()?;
+        let result = job(&tx);
+        tx.finish()?;
+        Ok(result)
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| read(conn))).ok();
+    match conn.pragma_update(None, "query_only", false) {
+        Ok(()) => result,
+        Err(error) => Some(Err(error)),
     }
 }

@@ -1,0 +1,13 @@
+//! The middleware over real sockets: axum servers on free ports, clients that speak the wire format by hand, and clients that keep a
+//! database of their own as vlcn's do. One module a behaviour, one process for all: they share nothing but the code.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+mod closing;
+mod convergence;
+mod durability;
+mod fixture;
+mod gaps;
+mod numbers;
+mod rooms;
+mod session;
