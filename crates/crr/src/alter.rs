@@ -27,14 +27,22 @@ pub(crate) fn alter<T, E: From<Error>>(
     engine.begin_alter(name)?;
     let open = Open { engine };
     let changed = change(conn)?;
-    std::mem::forget(open);
-    engine.commit_alter(name)?;
+    open.commit(name)?;
     Ok(changed)
 }
 
 /// An alteration under way, abandoned if this is dropped.
 struct Open<'e> {
     engine: &'e Engine,
+}
+
+impl Open<'_> {
+    fn commit(self, name: &str) -> Result<()> {
+        let engine = self.engine;
+        // From here on the engine itself undoes what fails.
+        std::mem::forget(self);
+        engine.commit_alter(name)
+    }
 }
 
 impl Drop for Open<'_> {
@@ -157,12 +165,11 @@ impl Engine {
 
     /// The name under which a table is a CRR, which may differ from `name` by case; `name` itself if it is none.
     pub(crate) fn crr_name(&self, name: &str) -> Result<String> {
-        let mut statement = self.db().prepare_cached(
-            "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE",
-        )?;
-        let clock: Option<String> = statement
-            .query_row([format!("{name}{}", crate::schema::CLOCK_SUFFIX)], |row| row.get(0))
-            .optional()?;
+        let mut statement = self
+            .db()
+            .prepare_cached("SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE")?;
+        let clock: Option<String> =
+            statement.query_row([format!("{name}{}", crate::schema::CLOCK_SUFFIX)], |row| row.get(0)).optional()?;
         let spelled = clock.as_deref().and_then(|clock| clock.get(..name.len()));
         Ok(spelled.unwrap_or(name).to_owned())
     }
@@ -181,4 +188,67 @@ fn has_same_key(db: &Connection, table: &Table) -> Result<bool> {
 
 fn keys(db: &Connection, sql: &str) -> Result<Vec<i64>> {
     Ok(db.prepare(sql)?.query_map(params![], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use crate::{Crr, Error, load};
+
+    fn database(conn: &Connection) -> Crr<'_> {
+        let crr = load(conn).unwrap();
+        conn.execute_batch(
+            "CREATE TABLE foo(a INTEGER PRIMARY KEY NOT NULL, b, c);
+             SELECT crsql_as_crr('foo');
+             INSERT INTO foo VALUES (1, 2, 3);",
+        )
+        .unwrap();
+        crr
+    }
+
+    fn definitions(conn: &Connection) -> Vec<Option<String>> {
+        let mut statement = conn.prepare("SELECT sql FROM sqlite_schema ORDER BY name").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
+    }
+
+    #[test]
+    fn an_alteration_that_fails_or_panics_leaves_everything_as_it_was() {
+        let conn = Connection::open_in_memory().unwrap();
+        let crr = database(&conn);
+        let before = definitions(&conn);
+        let failed = crr.alter("foo", |conn| {
+            conn.execute_batch("ALTER TABLE foo ADD COLUMN d; ALTER TABLE foo DROP COLUMN missing")
+        });
+        assert!(failed.unwrap_err().to_string().contains("missing"));
+        assert_eq!(definitions(&conn), before);
+
+        let unsuitable = crr.alter("foo", |conn| Ok(conn.execute_batch("CREATE UNIQUE INDEX u ON foo(b)")?));
+        assert!(matches!(unsuitable, Err(Error::Unsuitable { .. })));
+        assert_eq!(definitions(&conn), before);
+
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            crr.alter("foo", |conn| -> rusqlite::Result<()> {
+                conn.execute_batch("DELETE FROM foo")?;
+                panic!("a bug of the application's")
+            })
+        }));
+        assert!(panicked.is_err());
+        assert!(conn.is_autocommit());
+        assert_eq!(definitions(&conn), before);
+        conn.execute_batch("UPDATE foo SET b = 9").unwrap();
+        assert_eq!(crr.stored_db_version().unwrap(), 2);
+    }
+
+    #[test]
+    fn the_name_may_be_written_in_another_case() {
+        let conn = Connection::open_in_memory().unwrap();
+        let crr = database(&conn);
+        crr.alter("FOO", |conn| conn.execute_batch("ALTER TABLE foo ADD COLUMN d")).unwrap();
+        conn.execute_batch("UPDATE foo SET d = 1; SELECT crsql_begin_alter('Foo')").unwrap();
+        conn.execute_batch("ALTER TABLE foo DROP COLUMN d; SELECT crsql_commit_alter('fOO'); UPDATE foo SET b = 1")
+            .unwrap();
+        assert_eq!(crr.tables().unwrap(), ["foo"]);
+        assert_eq!(crr.stored_db_version().unwrap(), 3);
+    }
 }

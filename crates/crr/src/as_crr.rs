@@ -15,12 +15,14 @@ impl Engine {
     ///
     /// Does all of it or nothing, and leaves a transaction of the caller's open in either case.
     pub(crate) fn as_crr(&self, name: &str) -> Result<()> {
+        let name = &self.crr_name(name)?;
         self.atomically(|db| {
             let table = self.suitable_table(name)?;
             if triggers::is_crr(db, name)? {
                 return Ok(());
             }
-            if has_leftovers(db, &table)? {
+            // Of a table that was dropped and created anew. The list of CRRs looks closer, but is dear inside a transaction.
+            if has_clock(db, name)? && self.schema()?.has_clock(name) {
                 self.keep_version()?;
                 self.reconcile(&table, Departed::Forget)?;
             }
@@ -139,9 +141,9 @@ fn suitable_table(db: &Connection, name: &str) -> Result<Table> {
     Ok(table)
 }
 
-/// Whether there are side tables, of a table that was dropped and created anew.
-fn has_leftovers(db: &Connection, table: &Table) -> Result<bool> {
-    let clock = format!("{}{CLOCK_SUFFIX}", table.name);
+/// Whether there is a table with the name of the table's clock.
+fn has_clock(db: &Connection, name: &str) -> Result<bool> {
+    let clock = format!("{name}{CLOCK_SUFFIX}");
     exists(db, "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?1", &clock)
 }
 

@@ -3,7 +3,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, MAIN_DB, TransactionState};
 
 use crate::raw;
 use crate::schema::CachedSchema;
@@ -67,7 +67,9 @@ impl Engine {
 
     /// The commit hook.
     pub(crate) fn committed(&self) {
-        self.clock.committed(raw::content_stamp(&self.db).ok());
+        // The hook also tells of commits to other databases of the connection.
+        let main = self.db.transaction_state(Some(MAIN_DB)).is_ok_and(|state| state == TransactionState::Write);
+        self.clock.committed(raw::content_stamp(&self.db).ok().filter(|_| main));
         self.rows_impacted.set(0);
         let schema = self.schema.take();
         self.schema.replace(schema.map(CachedSchema::committed));
@@ -75,7 +77,7 @@ impl Engine {
 
     /// The rollback hook.
     pub(crate) fn rolled_back(&self) {
-        self.clock.rolled_back();
+        self.clock.rolled_back(raw::content_stamp(&self.db).ok());
         self.rows_impacted.set(0);
         let schema = self.schema.take();
         self.schema.replace(schema.and_then(CachedSchema::rolled_back));

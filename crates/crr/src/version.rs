@@ -32,7 +32,8 @@ struct Committed {
 }
 
 impl Clock {
-    /// A write is being committed. `stamp` is the one before it: SQLite adds one when the commit is done.
+    /// A transaction is being committed. `stamp` is the content stamp before it, if the commit will change the main
+    /// database's: SQLite adds one to it when the commit is done.
     ///
     /// If the transaction took no version, storage decides, as in the reference: a version that was taken before, without
     /// a change being written, is forgotten. Whoever follows changes has to go by the stored version.
@@ -43,8 +44,10 @@ impl Clock {
         self.seq.set(0);
     }
 
-    /// The transaction was rolled back.
-    pub(crate) fn rolled_back(&self) {
+    /// The transaction was rolled back, and `stamp` is the content stamp again. It may have been on its way to a commit that
+    /// failed after the hook; what the hook made of it must not be believed when the stamp grows for another reason.
+    pub(crate) fn rolled_back(&self, stamp: Option<u32>) {
+        self.committed.set(self.committed.get().filter(|committed| Some(committed.stamp) == stamp));
         self.pending.set(None);
         self.seq.set(0);
     }

@@ -463,8 +463,6 @@ fn c32_as_crr_twice_is_a_no_op() {
     );
 }
 
-// ---- Merging ----
-
 #[test]
 fn c33_as_table_removes_tracking_and_keeps_data() {
     let a = Site::new("A", FOO);
@@ -477,6 +475,115 @@ fn c33_as_table_removes_tracking_and_keeps_data() {
     a.no_changes();
     a.query_is("SELECT * FROM foo", &["1, 2, 3"]);
 }
+
+#[test]
+fn c34_added_columns_need_no_entries_until_they_differ_from_their_default() {
+    let a = Site::new("A", FOO);
+    a.run(
+        "INSERT INTO foo VALUES(1,2,3);
+         SELECT crsql_begin_alter('foo');
+         ALTER TABLE foo ADD COLUMN d;
+         ALTER TABLE foo ADD COLUMN e DEFAULT 5;
+         UPDATE foo SET d=1;
+         SELECT crsql_commit_alter('foo')",
+    );
+    a.query_is("SELECT crsql_db_version()", &["1"]);
+    a.changes_are(
+        "foo 010901 b 2 1 1 A 1 0
+         foo 010901 d 1 1 1 A 1 0
+         foo 010901 c 3 1 1 A 1 1",
+    );
+    a.query_is("SELECT * FROM crsql_master", &["'crsqlite_version', 160300", "'pre_compact_dbversion', 1"]);
+}
+
+#[test]
+fn c35_dropping_a_column_drops_its_entries_and_db_version_does_not_go_back() {
+    let a = Site::new("A", FOO);
+    a.run(
+        "INSERT INTO foo VALUES(1,2,3);
+         UPDATE foo SET c=4;
+         SELECT crsql_begin_alter('foo');
+         ALTER TABLE foo DROP COLUMN c;
+         SELECT crsql_commit_alter('foo')",
+    );
+    a.query_is("SELECT crsql_db_version(), crsql_next_db_version()", &["2, 3"]);
+    a.changes_are("foo 010901 b 2 1 1 A 1 0");
+}
+
+#[test]
+fn c36_a_renamed_column_is_dropped_and_back_filled_at_the_current_db_version() {
+    let a = Site::new("A", FOO);
+    a.run(
+        "INSERT INTO foo VALUES(1,2,3);
+         INSERT INTO foo VALUES(2,NULL,3);
+         SELECT crsql_begin_alter('foo');
+         ALTER TABLE foo RENAME b TO bb;
+         SELECT crsql_commit_alter('foo')",
+    );
+    a.changes_are(
+        "foo 010901 c 3 1 1 A 1 1
+         foo 010901 bb 2 1 2 A 1 0
+         foo 010902 c 3 1 2 A 1 1",
+    );
+}
+
+#[test]
+fn c37_rows_deleted_inside_an_alter_get_tombstones_and_old_tombstones_stay() {
+    let a = Site::new("A", FOO);
+    a.run(
+        "INSERT INTO foo VALUES(1,2,3);
+         INSERT INTO foo VALUES(2,2,3);
+         DELETE FROM foo WHERE a=2;
+         SELECT crsql_begin_alter('foo');
+         DELETE FROM foo WHERE a=1;
+         SELECT crsql_commit_alter('foo')",
+    );
+    // In the reference the row vanishes without a tombstone (D18).
+    a.changes_are(
+        "foo 010902 -1 NULL 2 3 A 2 0
+         foo 010901 -1 NULL 2 4 A 2 0",
+    );
+}
+
+#[test]
+fn c38_a_changed_primary_key_rebuilds_all_entries_and_tombstones_are_lost() {
+    let a = Site::new("A", EMPTY);
+    a.run(
+        "CREATE TABLE t(a NOT NULL,b NOT NULL,c,PRIMARY KEY(a,b));
+         SELECT crsql_as_crr('t');
+         INSERT INTO t VALUES(1,2,3);
+         INSERT INTO t VALUES(4,5,6);
+         DELETE FROM t WHERE a=4;
+         SELECT crsql_begin_alter('t');
+         CREATE TABLE n(a PRIMARY KEY NOT NULL,b,c);
+         INSERT INTO n SELECT * FROM t;
+         DROP TABLE t;
+         ALTER TABLE n RENAME TO t;
+         SELECT crsql_commit_alter('t')",
+    );
+    a.changes_are(
+        "t 010901 b 2 1 3 A 1 0
+         t 010901 c 3 1 3 A 1 1",
+    );
+}
+
+#[test]
+fn c39_a_key_only_table_that_gains_a_column_keeps_its_sentinels() {
+    let a = Site::new("A", P);
+    a.run(
+        "INSERT INTO p VALUES(1,2);
+         SELECT crsql_begin_alter('p');
+         ALTER TABLE p ADD COLUMN d DEFAULT 7;
+         SELECT crsql_commit_alter('p');
+         UPDATE p SET d=8",
+    );
+    a.changes_are(
+        "p 0209010902 -1 NULL 1 1 A 1 0
+         p 0209010902 d 8 1 2 A 1 0",
+    );
+}
+
+// ---- Merging ----
 
 #[test]
 fn c40_a_new_row_comes_from_a_peer() {

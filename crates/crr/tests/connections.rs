@@ -211,6 +211,36 @@ fn a_busy_database_is_not_the_changesets_fault() {
 }
 
 #[test]
+fn a_version_taken_by_a_transaction_that_wrote_another_database_is_not_believed() {
+    let (file, one) = File::new(FOO);
+    let two = file.open();
+    one.run("INSERT INTO foo VALUES(1,2,3)");
+    // The commit hook is called, but the main database isn't committed.
+    one.run("BEGIN; SELECT crsql_next_db_version(); CREATE TEMP TABLE elsewhere(x); COMMIT");
+    two.run("INSERT INTO foo VALUES(3,2,3); INSERT INTO foo VALUES(4,2,3); INSERT INTO foo VALUES(5,2,3)");
+    one.run("INSERT INTO foo VALUES(6,2,3)");
+    one.query_is("SELECT DISTINCT db_version FROM crsql_changes WHERE pk = x'010906'", &["5"]);
+}
+
+#[test]
+fn a_commit_that_fails_can_be_repeated() {
+    let (file, one) = File::new(FOO);
+    let two = file.open();
+    one.conn.busy_timeout(std::time::Duration::ZERO).unwrap();
+    one.run("BEGIN; INSERT INTO foo VALUES(1,2,3)");
+    let reader = two.transaction();
+    two.query("SELECT * FROM foo");
+    one.error("COMMIT");
+    one.run("INSERT INTO foo VALUES(2,2,3)");
+    reader.commit().unwrap();
+    one.run("COMMIT; INSERT INTO foo VALUES(3,2,3)");
+    let changes = one.pull(0, None);
+    assert!(changes.is_sorted_by(|one, next| (one.db_version, one.seq) < (next.db_version, next.seq)), "{changes:?}");
+    assert_eq!(changes.len(), 6);
+    assert_eq!(one.db_version(), two.db_version());
+}
+
+#[test]
 fn a_reader_sees_one_state_while_a_writer_goes_on() {
     let (file, one) = File::new(FOO);
     one.run("PRAGMA journal_mode = wal");
