@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::ffi::{CStr, c_int};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rusqlite::types::{Null, ValueRef};
@@ -11,8 +10,9 @@ use rusqlite::vtab::{
     Context, CreateVTab, Filters, IndexConstraintOp, IndexInfo, Inserts, Module, UpdateVTab, Updates, VTab,
     VTabConnection, VTabCursor, VTabKind, sqlite3_vtab, sqlite3_vtab_cursor,
 };
-use rusqlite::{Connection, Result, ffi};
+use rusqlite::{Connection, Result};
 
+use crate::callback::{guarded, misuse};
 use crate::functions::integer;
 use crate::read::{Entry, Scan, pack_key};
 use crate::sql::Bind;
@@ -48,11 +48,6 @@ pub(crate) fn register(conn: &Connection, engine: &SharedEngine) -> Result<()> {
     // From here on there is a table to disconnect from when the connection closes, which is when statements are let go.
     conn.prepare("SELECT 1 FROM crsql_changes")?;
     Ok(())
-}
-
-/// Keeps a panic from unwinding into C.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(rusqlite::Error::UnwindingPanic))
 }
 
 #[repr(C)]
@@ -123,10 +118,6 @@ impl UpdateVTab<'_> for ChangesTable {
     fn update(&mut self, _: &Updates<'_>) -> Result<()> {
         Err(misuse("changes can't be updated"))
     }
-}
-
-fn misuse(message: &str) -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_MISUSE), Some(message.to_owned()))
 }
 
 /// Merges the change in the arguments: the old rowid, the new rowid, then the columns.

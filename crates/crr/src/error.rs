@@ -46,6 +46,22 @@ pub enum Error {
         reason: String,
     },
 
+    /// A table can't be kept in an order.
+    #[error("table {table} can't be ordered: {reason}")]
+    Unorderable {
+        /// The table.
+        table: String,
+        /// What it lacks.
+        reason: String,
+    },
+
+    /// A key of a fractional order is malformed, or there is no key where one is wanted.
+    #[error("no order key: {reason}")]
+    OrderKey {
+        /// Why there is none.
+        reason: &'static str,
+    },
+
     /// A function was called in a way that it doesn't know.
     #[error("{function}: {reason}")]
     Misuse {
@@ -129,6 +145,33 @@ pub enum Error {
         table: String,
     },
 
+    /// A schema doesn't run even in an empty database, begins or ends transactions, or makes a CRR of an unsuitable table.
+    #[error("the schema doesn't run in an empty database: {reason}")]
+    InvalidSchema {
+        /// What is wrong.
+        reason: String,
+        /// The error in full.
+        source: Box<Error>,
+    },
+    /// The database differs from the schema in a way that no migration can change.
+    #[error("the database can't be migrated to the schema: {reasons}")]
+    MigrationRefused {
+        /// All of the plan's reasons.
+        reasons: String,
+    },
+    /// A step of a migration failed. Everything was undone.
+    #[error("the migration failed at: {step}: {reason}")]
+    MigrationFailed {
+        /// The step.
+        step: String,
+        /// What is wrong.
+        reason: String,
+        /// The error in full.
+        source: Box<Error>,
+    },
+    /// The database's definitions have changed since a migration was planned.
+    #[error("the database has changed since the migration was planned")]
+    OutdatedPlan,
     /// The database has used up its versions (2^53).
     #[error("the database's version clock is exhausted")]
     ClockExhausted,
@@ -151,6 +194,15 @@ impl Error {
                 | Error::SiteIdLength { .. }
                 | Error::Constraint { .. }
         )
+    }
+
+    /// SQLite's extended code, if SQLite is where the error comes from.
+    fn sqlite_code(&self) -> Option<i32> {
+        match self {
+            Error::Sqlite(source) | Error::Constraint { source, .. } => source.sqlite_extended_error_code(),
+            Error::InvalidSchema { source, .. } | Error::MigrationFailed { source, .. } => source.sqlite_code(),
+            _ => None,
+        }
     }
 
     /// Sorts an error of a write to an application's table: was it the row, or the machine?
@@ -181,12 +233,10 @@ impl From<rusqlite::Error> for Error {
 /// For callbacks that SQLite calls: keeps SQLite's own code where there is one.
 impl From<Error> for rusqlite::Error {
     fn from(error: Error) -> Self {
-        let code = match error {
-            Error::Sqlite(source) => return *source,
-            Error::Constraint { ref source, .. } => source.sqlite_extended_error_code(),
-            _ => None,
-        };
-        let code = code.unwrap_or(ffi::SQLITE_ERROR);
+        if let Error::Sqlite(source) = error {
+            return *source;
+        }
+        let code = error.sqlite_code().unwrap_or(ffi::SQLITE_ERROR);
         rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string()))
     }
 }

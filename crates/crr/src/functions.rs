@@ -10,7 +10,10 @@ use rusqlite::types::{Value, ValueRef};
 use crate::pack::Packer;
 use crate::settings::MERGE_EQUAL_VALUES;
 use crate::state::{Engine, SharedEngine};
-use crate::{Error, Result, local};
+use crate::{Error, Result, fractional, local, migrate};
+
+/// What `crsql_sha()` returns. A crate doesn't know the commit it was built from, so it is the version.
+const BUILD: &str = concat!("crr ", env!("CARGO_PKG_VERSION"));
 
 thread_local! {
     /// Where the engine of a connection is put for whoever has just asked that connection for it.
@@ -52,16 +55,21 @@ pub(crate) fn register(conn: &Connection, engine: &SharedEngine) -> rusqlite::Re
     })?;
     with("crsql_db_version", 0, innocuous, |engine, _| Ok(Value::Integer(engine.current_version()?)))?;
     with("crsql_next_db_version", -1, innocuous, next_db_version)?;
-    with("crsql_get_seq", 0, innocuous, |engine, _| Ok(Value::Integer(engine.clock.seq())))?;
+    with("crsql_get_seq", 0, innocuous | deterministic, |engine, _| Ok(Value::Integer(engine.clock.seq())))?;
     with("crsql_increment_and_get_seq", 0, innocuous, |engine, _| Ok(Value::Integer(engine.clock.take_seq()?)))?;
     with("crsql_rows_impacted", 0, innocuous, |engine, _| Ok(Value::Integer(engine.rows_impacted.get())))?;
     with("crsql_pack_columns", -1, ordinary, pack_columns)?;
-    with("crsql_as_crr", -1, ordinary, as_crr)?;
+    with("crsql_as_crr", -1, ordinary | deterministic, as_crr)?;
     with("crsql_as_table", 1, ordinary, as_table)?;
     with("crsql_begin_alter", -1, direct, begin_alter)?;
     with("crsql_commit_alter", -1, direct, commit_alter)?;
+    with("crsql_automigrate", -1, ordinary, automigrate)?;
     with("crsql_config_set", 2, ordinary, config_set)?;
-    with("crsql_config_get", 1, innocuous, config_get)?;
+    with("crsql_config_get", 1, innocuous | deterministic, config_get)?;
+    with("crsql_fract_as_ordered", -1, direct, fractional::call_as_ordered)?;
+    with("crsql_fract_key_between", 2, innocuous | deterministic, fractional::call_key_between)?;
+    with("crsql_fract_fix_conflict_return_old_key", -1, innocuous, fractional::call_fix_conflict)?;
+    with("crsql_sha", 0, innocuous | deterministic, |_, _| Ok(Value::Text(BUILD.to_owned())))?;
     with("crsql_finalize", -1, direct, |engine, _| {
         engine.db().flush_prepared_statement_cache();
         Ok(Value::Text("finalized".to_owned()))
@@ -112,6 +120,20 @@ fn begin_alter(engine: &Engine, context: &Context<'_>) -> Result<Value> {
 fn commit_alter(engine: &Engine, context: &Context<'_>) -> Result<Value> {
     engine.commit_alter(&engine.crr_name(table_name("crsql_commit_alter", context)?)?)?;
     Ok(Value::Null)
+}
+
+/// `crsql_automigrate(schema [, cleanup])`. The cleanup is run in the empty database that the schema was tried in.
+fn automigrate(engine: &Engine, context: &Context<'_>) -> Result<Value> {
+    let misuse = |reason| Error::Misuse { function: "crsql_automigrate", reason };
+    let text = |at| context.get_raw(at).as_str().map_err(|_| misuse("the schema and the cleanup are texts"));
+    let cleanup = match context.len() {
+        1 => None,
+        2 => Some(text(1)?),
+        _ => return Err(misuse("it takes a schema, and statements to clean up with if need be")),
+    };
+    let plan = migrate::plan(engine, text(0)?, cleanup)?;
+    engine.migrate(&plan)?;
+    Ok(Value::Text("migration complete".to_owned()))
 }
 
 /// The table in `([schema,] table)`. The schema is ignored, and with three arguments or more the first is the table.

@@ -100,10 +100,13 @@
 //! | `schema`, `table` | which tables are CRRs, and the SQL that works on each |
 //! | `as_crr`, `triggers`, `backfill` | making a table a CRR |
 //! | `alter` | changing the definition of a CRR |
+//! | `migrate` | bringing a database to a schema |
+//! | `clset` | a virtual table that makes a CRR |
+//! | `fractional` | lists in an order of the application's choice |
 //! | `local` | tracking local writes |
 //! | `read` | changes in the order of versions |
 //! | `merge` | changes of others: checked, decided a row at a time, written |
-//! | `value`, `pack` | the order of values, columns' affinity, packed keys |
+//! | `value`, `pack`, `unpack_vtab` | the order of values, columns' affinity, packed keys |
 //! | `peers`, `settings` | what is kept about other sites, and settings |
 //!
 //! State that could go stale (which tables are CRRs, the current version) is checked against the database before each use;
@@ -112,13 +115,17 @@
 mod alter;
 mod as_crr;
 mod backfill;
+mod callback;
 mod change;
 mod changes_vtab;
+mod clset;
 mod error;
+mod fractional;
 mod functions;
 mod load;
 mod local;
 mod merge;
+mod migrate;
 mod pack;
 mod peers;
 mod raw;
@@ -130,6 +137,7 @@ mod sql;
 mod state;
 mod table;
 mod triggers;
+mod unpack_vtab;
 mod value;
 mod version;
 
@@ -137,7 +145,9 @@ use rusqlite::Connection;
 
 pub use crate::change::{Change, ChangesQuery};
 pub use crate::error::{Error, Result};
+pub use crate::fractional::key_between;
 pub use crate::merge::{Merge, MergeOptions, Merged};
+pub use crate::migrate::{MigrationNote, MigrationPlan, MigrationStep};
 pub use crate::pack::KeyError;
 pub use crate::site::{Position, SiteId};
 /// The version of rusqlite whose types appear in this interface.
@@ -235,5 +245,29 @@ impl<'c> Crr<'c> {
         change: impl FnOnce(&Connection) -> Result<T, E>,
     ) -> Result<T, E> {
         alter::alter(&self.engine, self.conn, &self.engine.crr_name(&self.engine.stored_name(table)?)?, change)
+    }
+
+    /// Compares the database with the one that `schema` describes, and plans the way there. Changes nothing.
+    ///
+    /// The schema is a text of SQL statements which is run in an empty database that knows the engine's functions. It has to
+    /// say IF NOT EXISTS wherever it creates something, because a migration runs it over what is there already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSchema`] if the text can't be run. Differences that no migration can change are no error here, but
+    /// part of the plan.
+    pub fn plan_migration(&self, schema: &str) -> Result<MigrationPlan> {
+        migrate::plan(&self.engine, schema, None)
+    }
+
+    /// Carries out a plan: all of it or nothing. A transaction of the caller's stays open in either case, so that more can
+    /// be written together with a migration, such as the version of the schema.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MigrationRefused`] if the plan has refusals, [`Error::OutdatedPlan`] if something was created or altered
+    /// since it was made, [`Error::MigrationFailed`] if SQLite fails at one of its steps.
+    pub fn migrate(&self, plan: &MigrationPlan) -> Result<()> {
+        self.engine.migrate(plan)
     }
 }

@@ -6,7 +6,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::state::{Engine, SharedEngine};
-use crate::{Error, Result, SiteId, changes_vtab, functions};
+use crate::{Error, Result, SiteId, changes_vtab, clset, functions, unpack_vtab};
 
 /// The engine version whose files we write, as `MMmmppbb`.
 const VERSION: i64 = 160_300;
@@ -49,6 +49,8 @@ pub(crate) fn load(conn: &Connection) -> Result<SharedEngine> {
     engine.merge_equal_values()?;
     functions::register(conn, &engine)?;
     changes_vtab::register(conn, &engine)?;
+    clset::register(conn, &engine)?;
+    unpack_vtab::register(conn)?;
     let at_commit = Arc::clone(&engine);
     conn.commit_hook(Some(move || {
         at_commit.committed();

@@ -75,6 +75,11 @@ impl Schema {
         self.by_name.contains_key(name)
     }
 
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// All CRRs.
     pub(crate) fn tables(&self, db: &Connection) -> Result<Vec<Arc<Table>>> {
         self.entries.iter().filter_map(|entry| entry.table(db).transpose()).collect()
@@ -175,7 +180,7 @@ impl Engine {
     }
 
     /// A hash of all definitions.
-    fn fingerprint(&self) -> Result<u64> {
+    pub(crate) fn fingerprint(&self) -> Result<u64> {
         let mut hasher = DefaultHasher::new();
         let mut statement = self.db().prepare_cached("SELECT sql FROM main.sqlite_schema ORDER BY rowid")?;
         let mut rows = statement.query([])?;

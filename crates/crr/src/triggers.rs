@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::table::{Column, Table};
 use crate::{Result, sql};
 
-const INSERT_SUFFIX: &str = "__crsql_itrig";
+pub(crate) const INSERT_SUFFIX: &str = "__crsql_itrig";
 const UPDATE_SUFFIX: &str = "__crsql_utrig";
 const DELETE_SUFFIX: &str = "__crsql_dtrig";
 
