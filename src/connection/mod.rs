@@ -8,6 +8,7 @@
 mod backoff;
 mod close;
 mod dialect;
+mod discreet;
 mod inbound;
 mod liveness;
 mod outbound;
@@ -27,6 +28,7 @@ use tracing::{Instrument, Span, field};
 
 pub(crate) use self::close::Close;
 use self::dialect::Dialect;
+use self::discreet::Discreet;
 use self::inbound::Inbound;
 use self::liveness::{Liveness, Watched};
 use self::outbound::{Command, Outbound};
@@ -91,7 +93,7 @@ where
             .max_message_size(limit)
             .max_frame_size(limit);
         let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(websocket)).await;
-        let (mut sink, mut stream) = socket.split();
+        let (mut sink, mut stream) = Discreet::new(socket).split();
         let end = tokio::select! {
             end = converse(&hub, &guest, &liveness, &mut sink, &mut stream) => end,
             () = hub.closing() => End::Close(Close::going_away()),
