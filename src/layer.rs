@@ -44,7 +44,7 @@ use crate::upgrade::Entrance;
 #[derive(Clone)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct SyncLayer {
-    // One pointer: axum clones the layer and makes a service of it for every request.
+    // One pointer: axum clones the layer and makes a service of it for every request to a router without its state.
     entrance: Arc<Entrance>,
 }
 
