@@ -14,7 +14,7 @@
 //! | `max_message_bytes` | 104857600 | bytes | one message from a client |
 //! | `max_frame_bytes` | 1048576 | bytes | changes in one message to a client, and in one db_version of a merge |
 //! | `max_connections` | 10000 | connections | open at a time; more are answered 503 |
-//! | `max_rooms` | 1000 | rooms | open at a time; further rooms are closed with 1013 |
+//! | `max_rooms` | 1000 | rooms | open at a time; if all are in use, clients of further rooms are closed with 1013 |
 //! | `room_idle` | 60 | seconds | an unused room stays open that long |
 //! | `feed_window_bytes` | 8388608 | bytes | encoded changes a room keeps for its live connections |
 //! | `queue_changesets` | 256 | messages | waiting for one room's writer |

@@ -130,6 +130,11 @@ impl Room {
         self.site
     }
 
+    /// Whether the room outlives its being open.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.reads, Reads::Pool(_))
+    }
+
     /// Whether a room that is open serves that purpose.
     pub(crate) fn admit(&self, purpose: &Purpose, config: &SyncConfig) -> Result<(), Error> {
         match purpose {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use super::{Location, Purpose, Room, RoomName};
 use crate::config::SyncConfig;
@@ -38,21 +39,35 @@ enum State {
 #[derive(Debug)]
 struct Open {
     room: Arc<Room>,
-    users: watch::Sender<usize>,
+    usage: watch::Sender<Usage>,
     _place: OwnedSemaphorePermit,
+}
+
+/// Who uses a room.
+#[derive(Debug, Clone, Copy)]
+struct Usage {
+    users: usize,
+    /// When the last of them left.
+    left: Instant,
+}
+
+impl Usage {
+    fn is_idle(&self) -> bool {
+        self.users == 0
+    }
 }
 
 /// A room that stays open for as long as this is held.
 #[derive(Debug)]
 pub(crate) struct Lease {
     room: Arc<Room>,
-    users: watch::Sender<usize>,
+    usage: watch::Sender<Usage>,
 }
 
 impl Lease {
     fn new(open: &Open) -> Self {
-        open.users.send_modify(|users| *users += 1);
-        Self { room: open.room.clone(), users: open.users.clone() }
+        open.usage.send_modify(|usage| usage.users += 1);
+        Self { room: open.room.clone(), usage: open.usage.clone() }
     }
 }
 
@@ -66,7 +81,10 @@ impl std::ops::Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.users.send_modify(|users| *users -= 1);
+        self.usage.send_modify(|usage| {
+            usage.users -= 1;
+            usage.left = Instant::now();
+        });
     }
 }
 
@@ -97,7 +115,7 @@ impl Registry {
                 }
                 let open = opened?;
                 let lease = Lease::new(&open);
-                tokio::spawn(self.clone().close_when_idle(open.room.clone(), open.users.subscribe()));
+                tokio::spawn(self.clone().close_when_idle(open.room.clone(), open.usage.subscribe()));
                 *state = State::Open(open);
                 return Ok(lease);
             }
@@ -128,10 +146,41 @@ impl Registry {
     }
 
     async fn open(&self, name: &RoomName, purpose: &Purpose) -> Result<Open, Error> {
-        let place = self.places.clone().try_acquire_owned();
-        let place = place.map_err(|_| Error::TooManyRooms { limit: self.config.max_rooms() })?;
+        let place = self.place().await?;
         let room = Room::open(name, &self.location(name), &self.config, purpose).await?;
-        Ok(Open { room, users: watch::Sender::new(0), _place: place })
+        let usage = Usage { users: 0, left: Instant::now() };
+        Ok(Open { room, usage: watch::Sender::new(usage), _place: place })
+    }
+
+    /// A place for one more room. If all are taken, a room that nobody uses has to go sooner than it would have.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
+        loop {
+            if let Ok(place) = self.places.clone().try_acquire_owned() {
+                return Ok(place);
+            }
+            if !self.close_longest_idle().await {
+                return Err(Error::TooManyRooms { limit: self.config.max_rooms() });
+            }
+        }
+    }
+
+    /// Closes the room that has been idle for longest, if there is one. Rooms in memory stay, because they would be lost.
+    async fn close_longest_idle(&self) -> bool {
+        let slots: Vec<Arc<Slot>> = self.locked().iter().flat_map(HashMap::values).cloned().collect();
+        let idle = slots.into_iter().filter_map(|slot| {
+            // Whoever holds the lock is about to use the room, or to close it.
+            let state = slot.try_lock_owned().ok()?;
+            let State::Open(open) = &*state else { return None };
+            let usage = *open.usage.borrow();
+            (usage.is_idle() && open.room.is_file()).then_some((usage.left, state))
+        });
+        let Some((_, mut state)) = idle.min_by_key(|(left, _)| *left) else { return false };
+        if let State::Open(open) = &*state {
+            let room = open.room.clone();
+            room.close().await;
+            self.retire(room.name(), &mut state);
+        }
+        true
     }
 
     fn location(&self, name: &RoomName) -> Location {
@@ -143,9 +192,9 @@ impl Registry {
     }
 
     /// Closes `room` once nobody has used it for `room_idle`.
-    async fn close_when_idle(self: Arc<Self>, room: Arc<Room>, mut users: watch::Receiver<usize>) {
-        while users.wait_for(|users| *users == 0).await.is_ok() {
-            let used = users.wait_for(|users| *users > 0);
+    async fn close_when_idle(self: Arc<Self>, room: Arc<Room>, mut usage: watch::Receiver<Usage>) {
+        while usage.wait_for(Usage::is_idle).await.is_ok() {
+            let used = usage.wait_for(|usage| !usage.is_idle());
             if tokio::time::timeout(self.idle(&room), used).await.is_ok() {
                 continue;
             }
@@ -154,7 +203,7 @@ impl Registry {
             let mut state = slot.lock().await;
             match &*state {
                 State::Open(open) if Arc::ptr_eq(&open.room, &room) => {
-                    if *open.users.borrow() > 0 {
+                    if !open.usage.borrow().is_idle() {
                         continue;
                     }
                     room.close().await;

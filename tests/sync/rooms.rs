@@ -126,6 +126,35 @@ async fn an_idle_room_closes_its_files_and_opens_again_with_what_was_in_it() {
 }
 
 #[tokio::test]
+async fn a_room_that_nobody_uses_makes_place_for_another_and_comes_back() {
+    let server = Server::with(|config| config.with_max_rooms(2)).await;
+    let mut first = Client::join(&server, "first", 1).await;
+    let busy = Client::join(&server, "busy", 2).await;
+    first.push(0, &[cell(1, "b", Value::Text("kept"), 1)]).await;
+    server.has("first", ROWS, &["1|'kept'"]).await;
+    first.close().await;
+    until("nobody to use the first room", async || server.connections("first") == 0).await;
+    let third = Client::join(&server, "third", 3).await;
+    let open: Vec<String> = server.rooms.rooms().iter().map(|status| status.name.to_string()).collect();
+    assert_eq!((open.len(), open.contains(&"first".to_owned())), (2, false), "{open:?}");
+
+    third.close().await;
+    until("nobody to use the third room", async || server.connections("third") == 0).await;
+    assert_eq!(cells(&Client::join(&server, "first", 4).await.changes().await), ["1.b='kept'"]);
+    busy.close().await;
+}
+
+#[tokio::test]
+async fn rooms_in_memory_make_place_for_nobody() {
+    let server = Server::with(|config| config.with_memory(true).with_max_rooms(1)).await;
+    Client::join(&server, "first", 1).await.close().await;
+    until("nobody to use the room", async || server.connections("first") == 0).await;
+    let mut other = Client::connect(&server, "other", 2).await;
+    other.announce(&[]).await;
+    assert_eq!(other.closed().await.0, 1013);
+}
+
+#[tokio::test]
 async fn rooms_that_close_and_open_all_the_time_lose_nothing() {
     let server = Server::with(|config| config.with_room_idle(Duration::ZERO)).await;
     let writing = (1..=8).map(|n| {
