@@ -8,7 +8,7 @@ use crate::change::SENTINEL;
 use crate::schema::{CLOCK_SUFFIX, LOOKASIDE_SUFFIX};
 use crate::state::Engine;
 use crate::table::{self, Table};
-use crate::{Error, Result, backfill, sql, triggers};
+use crate::{Error, Result, backfill, raw, sql, triggers};
 
 impl Engine {
     /// Makes the table a CRR of that name. Nothing happens if it is one already, but the conditions are checked again.
@@ -137,6 +137,11 @@ fn suitable_table(db: &Connection, name: &str) -> Result<Table> {
     }
     if u8::try_from(table.keys.len()).is_err() {
         return unsuitable("its primary key has more than 255 columns");
+    }
+    let (arguments, most) = (triggers::most_arguments(&table), raw::most_function_arguments(db));
+    if arguments > most {
+        let reason = "it has too many columns for this SQLite: tracking updates takes a function with";
+        return unsuitable(&format!("{reason} {arguments} arguments, and {most} is the limit"));
     }
     Ok(table)
 }

@@ -15,6 +15,18 @@ pub enum Error {
     #[error("the crr engine isn't loaded into this connection")]
     NotLoaded,
 
+    /// Another copy of the engine is loaded into this connection, for instance as a loadable extension. It works through SQL;
+    /// the native interface can't reach it.
+    #[error("another copy of the crr engine is loaded into this connection")]
+    LoadedElsewhere,
+
+    /// This program runs with a SQLite that is too old for the engine.
+    #[error("the crr engine needs SQLite 3.37.0 or newer, and this is SQLite {found}")]
+    OldSqlite {
+        /// SQLite's version.
+        found: &'static str,
+    },
+
     /// [`load`](crate::load()) has tables to create, and the caller has a transaction open that could take them back.
     #[error("the crr engine can't set up its tables inside an open transaction")]
     InTransaction,

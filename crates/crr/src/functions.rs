@@ -1,7 +1,7 @@
 //! The SQL functions.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rusqlite::Connection;
 use rusqlite::functions::{Context, FunctionFlags};
@@ -16,8 +16,9 @@ use crate::{Error, Result, fractional, local, migrate};
 const BUILD: &str = concat!("crr ", env!("CARGO_PKG_VERSION"));
 
 thread_local! {
-    /// Where the engine of a connection is put for whoever has just asked that connection for it.
-    static HANDED_OVER: RefCell<Option<SharedEngine>> = const { RefCell::new(None) };
+    /// Where the engine of a connection is put for whoever has just asked that connection for it. Weak, because anyone may
+    /// call the function, and nobody may keep an engine for longer than its connection.
+    static HANDED_OVER: RefCell<Weak<Engine>> = const { RefCell::new(Weak::new()) };
 }
 
 /// The engine that was loaded into `conn`.
@@ -26,7 +27,7 @@ pub(crate) fn engine_of(conn: &Connection) -> Result<SharedEngine> {
     let asked = conn.prepare_cached("SELECT crr_hand_over()").and_then(|mut ask| ask.query_row([], |_| Ok(())));
     let engine = HANDED_OVER.take();
     asked.map_err(|_| Error::NotLoaded)?;
-    engine.ok_or(Error::NotLoaded)
+    engine.upgrade().ok_or(Error::LoadedElsewhere)
 }
 
 /// Registers all functions.
@@ -42,7 +43,7 @@ pub(crate) fn register(conn: &Connection, engine: &SharedEngine) -> rusqlite::Re
     };
     let owner = Arc::clone(engine);
     conn.create_scalar_function("crr_hand_over", 0, direct, move |_| {
-        HANDED_OVER.set(Some(Arc::clone(&owner)));
+        HANDED_OVER.set(Arc::downgrade(&owner));
         Ok(Value::Null)
     })?;
 

@@ -94,7 +94,7 @@
 //!
 //! | module | one job |
 //! |---|---|
-//! | `load`, `functions`, `changes_vtab` | what a connection gets: system tables, SQL functions, `crsql_changes` |
+//! | `load`, `functions`, `hooks`, `changes_vtab` | what a connection gets: system tables, SQL functions, hooks, `crsql_changes` |
 //! | `state` | what lives beside the database; how callbacks reach it |
 //! | `version` | `db_version` and `seq`, which no transaction shares with another |
 //! | `schema`, `table` | which tables are CRRs, and the SQL that works on each |
@@ -122,6 +122,7 @@ mod clset;
 mod error;
 mod fractional;
 mod functions;
+mod hooks;
 mod load;
 mod local;
 mod merge;

@@ -6,7 +6,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::state::{Engine, SharedEngine};
-use crate::{Error, Result, SiteId, changes_vtab, clset, functions, unpack_vtab};
+use crate::{Error, Result, SiteId, changes_vtab, clset, functions, hooks, unpack_vtab};
 
 /// The engine version whose files we write, as `MMmmppbb`.
 const VERSION: i64 = 160_300;
@@ -30,8 +30,14 @@ const SITE_IDS: &str = "
     CREATE TABLE main.crsql_site_id (site_id BLOB NOT NULL, ordinal INTEGER PRIMARY KEY);
     CREATE UNIQUE INDEX main.crsql_site_id_site_id ON crsql_site_id (site_id);";
 
+/// The oldest SQLite that has all we use (STRICT tables, `pragma_table_list`), as SQLite numbers its versions.
+const OLDEST_SQLITE: i32 = 3_037_000;
+
 /// Loads the engine into a connection without it.
 pub(crate) fn load(conn: &Connection) -> Result<SharedEngine> {
+    if rusqlite::version_number() < OLDEST_SQLITE {
+        return Err(Error::OldSqlite { found: rusqlite::version() });
+    }
     if conn.is_autocommit() {
         // A first look without a write lock: usually, and in read-only files necessarily, there is nothing to do.
         if !is_set_up(conn)? {
@@ -51,13 +57,7 @@ pub(crate) fn load(conn: &Connection) -> Result<SharedEngine> {
     changes_vtab::register(conn, &engine)?;
     clset::register(conn, &engine)?;
     unpack_vtab::register(conn)?;
-    let at_commit = Arc::clone(&engine);
-    conn.commit_hook(Some(move || {
-        at_commit.committed();
-        false
-    }))?;
-    let at_rollback = Arc::clone(&engine);
-    conn.rollback_hook(Some(move || at_rollback.rolled_back()))?;
+    hooks::register(conn, &engine);
     Ok(engine)
 }
 

@@ -1,5 +1,5 @@
 //! The few things that rusqlite's safe interface doesn't offer.
-#![allow(unsafe_code, reason = "a second handle on the connection, and one file control")]
+#![allow(unsafe_code, reason = "a second handle on the connection, and what rusqlite doesn't tell about it")]
 
 use std::ffi::c_void;
 
@@ -32,6 +32,22 @@ pub(crate) fn content_stamp(conn: &Connection) -> Result<u32> {
         )
     };
     if code == ffi::SQLITE_OK { Ok(stamp) } else { Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)) }
+}
+
+/// Whether this connection is in a transaction that writes to the main database.
+///
+/// rusqlite offers this with the bindings of its own SQLite only; the function is older than that.
+pub(crate) fn is_writing(conn: &Connection) -> bool {
+    // SAFETY: the handle is open as long as `conn` is, and the schema name is a C string.
+    let state = unsafe { ffi::sqlite3_txn_state(conn.handle(), c"main".as_ptr()) };
+    state == ffi::SQLITE_TXN_WRITE
+}
+
+/// How many arguments a function may have on this connection.
+pub(crate) fn most_function_arguments(conn: &Connection) -> usize {
+    // SAFETY: the handle is open as long as `conn` is; a negative number asks for the limit and leaves it as it is.
+    let limit = unsafe { ffi::sqlite3_limit(conn.handle(), ffi::SQLITE_LIMIT_FUNCTION_ARG, -1) };
+    usize::try_from(limit).unwrap_or(0)
 }
 
 #[cfg(test)]

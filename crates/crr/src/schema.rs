@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
-use rusqlite::{Connection, MAIN_DB, TransactionState};
+use rusqlite::Connection;
 
 use crate::state::Engine;
 use crate::table::Table;
-use crate::{Error, Result, sql};
+use crate::{Error, Result, raw, sql};
 
 /// Ends the name of a CRR's clock table.
 pub(crate) const CLOCK_SUFFIX: &str = "__crsql_clock";
@@ -170,9 +170,9 @@ impl Engine {
             }
             _ => {}
         }
-        let trust = match self.db().transaction_state(Some(MAIN_DB))? {
-            TransactionState::Write => Trust::Provisional(self.fingerprint()?),
-            _ => Trust::Proven,
+        let trust = match raw::is_writing(self.db()) {
+            true => Trust::Provisional(self.fingerprint()?),
+            false => Trust::Proven,
         };
         let schema = Arc::new(Schema::read(self.db())?);
         *self.schema.borrow_mut() = Some(CachedSchema { schema, cookie, trust });

@@ -3,8 +3,9 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 
-use rusqlite::{Connection, MAIN_DB, TransactionState};
+use rusqlite::Connection;
 
+use crate::hooks::Ticket;
 use crate::raw;
 use crate::schema::CachedSchema;
 use crate::version::Clock;
@@ -26,6 +27,8 @@ pub(crate) struct Engine {
     pub(crate) rows_impacted: Cell<i64>,
     /// A private database that tells what a column would make of a value.
     pub(crate) columns: OnceCell<Connection>,
+    /// By what its hooks find it.
+    pub(crate) ticket: OnceCell<Ticket>,
 }
 
 impl Engine {
@@ -42,6 +45,7 @@ impl Engine {
             sync_bit: Cell::new(0),
             rows_impacted: Cell::new(0),
             columns: OnceCell::new(),
+            ticket: OnceCell::new(),
         })
     }
 
@@ -68,7 +72,7 @@ impl Engine {
     /// The commit hook.
     pub(crate) fn committed(&self) {
         // The hook also tells of commits to other databases of the connection.
-        let main = self.db.transaction_state(Some(MAIN_DB)).is_ok_and(|state| state == TransactionState::Write);
+        let main = raw::is_writing(&self.db);
         self.clock.committed(raw::content_stamp(&self.db).ok().filter(|_| main));
         self.rows_impacted.set(0);
         let schema = self.schema.take();

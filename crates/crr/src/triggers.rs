@@ -43,6 +43,11 @@ pub(crate) fn create(db: &Connection, table: &Table) -> Result<()> {
     Ok(())
 }
 
+/// How many arguments the function of the update trigger takes: the table's name, and all columns twice.
+pub(crate) fn most_arguments(table: &Table) -> usize {
+    1 + 2 * (table.keys.len() + table.columns.len())
+}
+
 /// Drops the triggers, those of old engines (`table_keycolumn__crsql_utrig`) included.
 pub(crate) fn drop_all(db: &Connection, table: &str) -> Result<()> {
     let own = [INSERT_SUFFIX, UPDATE_SUFFIX, DELETE_SUFFIX].map(|suffix| format!("{table}{suffix}"));

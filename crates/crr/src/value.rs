@@ -152,8 +152,11 @@ impl Engine {
             }
         };
         let column = affinity.column();
-        db.prepare_cached(&format!("INSERT OR REPLACE INTO columns (id, {column}) VALUES (1, ?1) RETURNING {column}"))?
-            .query_one([Bind(value)], |row| row.get_ref(0).map(OwnedValue::from))
+        db.prepare_cached(&format!("INSERT OR REPLACE INTO columns (id, {column}) VALUES (1, ?1)"))?
+            .execute([Bind(value)])?;
+        // RETURNING would be one statement less, but SQLite 3.40 returns the whole numbers of REAL columns as integers.
+        db.prepare_cached(&format!("SELECT {column} FROM columns"))?
+            .query_one([], |row| row.get_ref(0).map(OwnedValue::from))
     }
 }
 

@@ -104,6 +104,8 @@ pub(super) fn run_script(db: &Connection, text: &str) -> Result<()> {
 pub(super) fn reason(error: &Error) -> String {
     match error {
         Error::Sqlite(source) => match &**source {
+            // The bindings of older versions don't have it, nor the text.
+            #[cfg(feature = "bundled")]
             rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
             other => other.to_string(),
         },
