@@ -92,10 +92,14 @@ impl Engine {
     }
 
     fn finish_alter(&self, db: &Connection, name: &str) -> Result<()> {
-        // Peers are expected to migrate by themselves, so what a migration fills in is as old as the database.
-        let version = self.current_version()?;
+        // Peers are expected to migrate by themselves, so what a migration fills in is as old as the database. But nobody ever
+        // asks for version 0.
+        let version = self.current_version()?.max(1);
         self.keep_version()?;
         let table = self.suitable_table(name)?;
+        if !self.schema()?.has_clock(name) {
+            table.check_key_collations()?;
+        }
         self.reconcile(&table, Departed::Bury)?;
         triggers::drop_all(db, name)?;
         self.track(&table, Stamp::At(version))

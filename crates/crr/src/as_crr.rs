@@ -21,6 +21,7 @@ impl Engine {
             if triggers::is_crr(db, name)? {
                 return Ok(());
             }
+            table.check_key_collations()?;
             // Of a table that was dropped and created anew. The list of CRRs looks closer, but is dear inside a transaction.
             if has_clock(db, name)? && self.schema()?.has_clock(name) {
                 self.keep_version()?;
@@ -203,6 +204,8 @@ mod tests {
             ("CREATE TABLE t(a PRIMARY KEY NOT NULL, b NOT NULL)", "column b"),
             ("CREATE TABLE t(a PRIMARY KEY NOT NULL, b, c NOT NULL AS (b))", "column c"),
             ("CREATE TABLE t(__crsql_key PRIMARY KEY NOT NULL, b)", "__crsql_key"),
+            ("CREATE TABLE t(a NOT NULL, b, PRIMARY KEY(a COLLATE NOCASE))", "NOCASE"),
+            ("CREATE TABLE t(a TEXT COLLATE RTRIM, b TEXT, PRIMARY KEY(b, a)) WITHOUT ROWID", "RTRIM"),
             ("CREATE VIEW t AS SELECT 1 AS a", "no such table"),
         ] {
             let conn = Connection::open_in_memory().unwrap();
@@ -226,7 +229,8 @@ mod tests {
             "CREATE TABLE t(a, b, PRIMARY KEY(a, b)) WITHOUT ROWID",
             "CREATE TABLE t(a PRIMARY KEY NOT NULL, b, c AS (b))",
             "CREATE TABLE t(a TEXT PRIMARY KEY NOT NULL, b ANY, c INT) STRICT",
-            "CREATE TABLE t(a NOT NULL, b, PRIMARY KEY(a COLLATE NOCASE))",
+            "CREATE TABLE t(a TEXT COLLATE NOCASE NOT NULL, b, PRIMARY KEY(a COLLATE BINARY))",
+            "CREATE TABLE t(a TEXT PRIMARY KEY NOT NULL, b COLLATE NOCASE)",
             "CREATE TABLE t(a INTEGER PRIMARY KEY DESC NOT NULL, b)",
         ] {
             let conn = Connection::open_in_memory().unwrap();

@@ -165,12 +165,14 @@ pub enum Error {
         /// The error in full.
         source: Box<Error>,
     },
+
     /// The database differs from the schema in a way that no migration can change.
     #[error("the database can't be migrated to the schema: {reasons}")]
     MigrationRefused {
         /// All of the plan's reasons.
         reasons: String,
     },
+
     /// A step of a migration failed. Everything was undone.
     #[error("the migration failed at: {step}: {reason}")]
     MigrationFailed {
@@ -181,9 +183,11 @@ pub enum Error {
         /// The error in full.
         source: Box<Error>,
     },
+
     /// The database's definitions have changed since a migration was planned.
     #[error("the database has changed since the migration was planned")]
     OutdatedPlan,
+
     /// The database has used up its versions (2^53).
     #[error("the database's version clock is exhausted")]
     ClockExhausted,

@@ -111,6 +111,56 @@
 //!
 //! State that could go stale (which tables are CRRs, the current version) is checked against the database before each use;
 //! everything else is read when it is needed. So other connections, other processes and rollbacks need no care.
+//!
+//! # Differences from cr-sqlite
+//!
+//! Files and changes are those of cr-sqlite 0.16.3, and both engines may work on one file. What follows is different on
+//! purpose. None of it shows in the file format, and peers with either engine exchange changes.
+//!
+//! Rows and keys:
+//!
+//! - A row whose primary key changes arrives at peers with all its columns, also if they had the row before, and if it
+//!   overwrote another one.
+//! - A change with an even causal length deletes the row, whatever else it says, and stores that causal length.
+//! - Keys that are malformed, have too few or too many columns, or hold a NULL are refused; in cr-sqlite some of them end the
+//!   process.
+//! - Keys get the affinity of their columns before they are looked up. A key column with a collation that takes different
+//!   texts for the same can't become part of a CRR; tables that are CRRs already go on.
+//! - Tables and columns may have any name that SQLite takes, but for a column named `-1`.
+//! - Tables that only look like the engine's (`notes12crsql_clock`) are the application's.
+//!
+//! Numbers:
+//!
+//! - A value is compared as its column would store it, so that ties between `5` and `5.0` come out alike everywhere.
+//! - Incoming versions, causal lengths and seqs have bounds (0 to 2^52); nobody can exhaust a clock with one change.
+//! - Changes without effect write nothing at all.
+//! - `crsql_rows_impacted()` starts again after a rollback, too.
+//!
+//! Tables come and go:
+//!
+//! - The version of a database never goes back, also if CRRs are dropped or made tables again, and a dropped CRR keeps
+//!   nobody from reading the others. One that is created anew doesn't take over the entries of the old one.
+//! - CRRs made inside a transaction, or by other connections, are known at once.
+//! - There may be more than 500 CRRs.
+//! - Rows deleted while a table is altered are deleted at peers; rows that come back there come back. Rows filled in while
+//!   the database is at version 0 are recorded at version 1: peers never ask for version 0.
+//!
+//! Failures:
+//!
+//! - What fails undoes its own work only; a transaction of the caller's stays open. This holds for `crsql_as_crr`,
+//!   `crsql_as_table`, `crsql_begin_alter`, `crsql_commit_alter`, `crsql_fract_as_ordered` and `crsql_automigrate`.
+//! - A merge that a CHECK constraint refuses is an error and leaves no entry for a row that isn't there.
+//! - `crsql_automigrate` says what is wrong. It drops indexes before the columns they are on, compares whole indexes, views
+//!   and triggers, keeps all of a new column's definition, and refuses what would lose data: another primary key, or a name
+//!   in another case. A table created and tracked on one line of the schema stays.
+//! - `crsql_fract_key_between` of equal or empty keys, `crsql_as_crr(NULL)` and the like are errors, not crashes. Composite
+//!   keys can be ordered.
+//! - [`load()`] inside a transaction that might be rolled back is refused if there is something to set up.
+//!
+//! Reading:
+//!
+//! - `crsql_changes` honours any ORDER BY.
+//! - After `crsql_finalize()` the connection can still be used.
 
 mod alter;
 mod as_crr;

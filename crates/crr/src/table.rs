@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::schema::{CLOCK_SUFFIX, LOOKASIDE_SUFFIX};
 use crate::value::Affinity;
-use crate::{Result, sql};
+use crate::{Error, Result, sql};
 
 /// The most clock entries that one statement writes.
 pub(crate) const MAX_ENTRIES: usize = 32;
@@ -28,6 +28,8 @@ pub(crate) struct Table {
     sorted: Vec<usize>,
     /// Whether the key is the rowid.
     pub(crate) rowid_key: bool,
+    /// How the key's columns compare; none if the key is the rowid.
+    collations: Vec<String>,
     /// What the key's uniqueness looks like in an ON CONFLICT clause.
     conflict_target: String,
     pub(crate) sql: TableSql,
@@ -157,6 +159,7 @@ impl Table {
             columns,
             sorted,
             rowid_key: collations.is_empty(),
+            collations,
             conflict_target,
             sets: Mutex::default(),
             entry_writes: [const { OnceLock::new() }; MAX_ENTRIES],
@@ -168,6 +171,19 @@ impl Table {
         let name_at = |at: &usize| self.columns.get(*at).map_or(&[][..], |column| column.name.as_bytes());
         let found = self.sorted.binary_search_by(|at| name_at(at).cmp(name)).ok()?;
         self.sorted.get(found).copied()
+    }
+
+    /// Refuses a key whose column takes different texts for the same: peers tell keys apart by their bytes.
+    pub(crate) fn check_key_collations(&self) -> Result<()> {
+        let folding = self.keys.iter().zip(&self.collations).find(|(_, name)| !name.eq_ignore_ascii_case("BINARY"));
+        let Some((key, collation)) = folding else { return Ok(()) };
+        Err(Error::Unsuitable {
+            table: self.name.clone(),
+            reason: format!(
+                "its key column {} has the collation {collation}; peers compare keys byte by byte",
+                key.name
+            ),
+        })
     }
 
     /// Whether it has nothing but its key.

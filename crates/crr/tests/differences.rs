@@ -82,6 +82,51 @@ fn a_refused_as_crr_through_the_native_interface_leaves_the_transaction_alone_to
     assert_eq!(a.rows("foo"), ["1, 2, 3"]);
 }
 
+/// Inside a transaction that has written, a call fails, and the transaction goes on as if it had not been made.
+#[track_caller]
+fn fails_and_leaves_the_transaction_alone(schema: &str, call: &str, named: &str) {
+    let a = Site::new("A", &format!("{FOO} {schema}"));
+    a.run("BEGIN; INSERT INTO foo VALUES(1,2,3)");
+    let before = a.query("SELECT * FROM sqlite_schema");
+    let error = a.error(call);
+    assert!(error.contains(named), "{call}: {error}");
+    assert!(!a.conn.is_autocommit(), "{call}: the transaction is gone");
+    assert_eq!(a.query("SELECT * FROM sqlite_schema"), before, "{call}");
+    a.run("PRAGMA query_only = OFF; UPDATE foo SET c = 4; INSERT INTO foo VALUES(2,4,5); COMMIT");
+    assert!(a.conn.is_autocommit());
+    assert_eq!(a.rows("foo"), ["1, 2, 4", "2, 4, 5"], "{call}");
+    assert_eq!(a.db_version(), 1, "{call}");
+    assert_eq!(a.changes().len(), 4, "{call}");
+}
+
+#[test]
+fn a_refused_alteration_leaves_the_transaction_around_it_alone() {
+    fails_and_leaves_the_transaction_alone("", "PRAGMA query_only = ON; SELECT crsql_begin_alter('foo')", "readonly");
+    fails_and_leaves_the_transaction_alone(
+        "",
+        "SELECT crsql_begin_alter('foo'); CREATE UNIQUE INDEX u ON foo(b); SELECT crsql_commit_alter('foo')",
+        "unique index",
+    );
+    fails_and_leaves_the_transaction_alone("", "SELECT crsql_commit_alter('foo')", "crsql_begin_alter");
+}
+
+#[test]
+fn a_refused_ordering_leaves_the_transaction_around_it_alone() {
+    fails_and_leaves_the_transaction_alone("", "SELECT crsql_fract_as_ordered('foo', 'missing')", "missing");
+}
+
+#[test]
+fn a_refused_migration_leaves_the_transaction_around_it_alone() {
+    for (schema, named) in [
+        ("CREATE TABEL", "syntax"),
+        ("CREATE TABLE IF NOT EXISTS foo(b INTEGER PRIMARY KEY NOT NULL)", "primary key"),
+        ("CREATE TABLE foo(a INTEGER PRIMARY KEY NOT NULL, b)", "already exists"),
+        ("CREATE TABLE IF NOT EXISTS foo(a INTEGER PRIMARY KEY NOT NULL, c, d); INSERT INTO foo VALUES(1,1,1)", "foo"),
+    ] {
+        fails_and_leaves_the_transaction_alone("", &format!("SELECT crsql_automigrate('{schema}')"), named);
+    }
+}
+
 // ---- D4: the order of crsql_changes ----
 
 #[test]
@@ -111,6 +156,23 @@ fn a_row_deleted_by_a_column_entry_stays_deleted_for_later_reads_and_writes() {
     // What the peer sent before is older than the new life.
     b.merge("foo 010901 b 9 1 4 X 2 0");
     assert_eq!(b.rows("foo"), ["1, 5, 6"]);
+}
+
+// ---- D6: rows that come back inside an alteration ----
+
+#[test]
+fn a_row_that_was_deleted_and_is_inserted_again_inside_an_alteration_lives_at_peers_too() {
+    let (a, b) = (Site::new("A", FOO), Site::new("B", FOO));
+    a.run("INSERT INTO foo VALUES(1,2,3); DELETE FROM foo");
+    b.pull_from(&a, 0);
+    let seen = a.db_version();
+    a.run("SELECT crsql_begin_alter('foo'); INSERT INTO foo VALUES(1,5,6); SELECT crsql_commit_alter('foo')");
+    a.query_is("SELECT DISTINCT cl FROM crsql_changes", &["3"]);
+    b.pull_from(&a, seen);
+    assert_eq!(b.rows("foo"), ["1, 5, 6"]);
+    a.run("UPDATE foo SET b = 7");
+    b.pull_from(&a, seen);
+    assert_eq!(b.rows("foo"), ["1, 7, 6"]);
 }
 
 // ---- D7: rows_impacted ----
@@ -177,6 +239,70 @@ fn a_connection_that_only_reads_sees_the_tables_that_another_connection_makes_cr
     assert_eq!(reader.read(0, None).len(), 1);
     reader.merge("late 010902 b 3 1 1 X 1 0");
     assert_eq!(writer.rows("late"), ["1, 2", "2, 3"]);
+}
+
+// ---- D9: automigrate ----
+
+/// Migrates through SQL.
+fn automigrate(site: &Site, schema: &str) -> rusqlite::Result<String> {
+    site.conn.query_row("SELECT crsql_automigrate(?)", [schema], |row| row.get(0))
+}
+
+#[test]
+fn a_migration_that_cannot_be_done_is_an_error_that_names_the_table_and_leaves_no_transaction_open() {
+    let a = Site::new("A", FOO);
+    a.run("INSERT INTO foo VALUES(1,2,3)");
+    // The reference returns normally, with the text "not an error".
+    let refused = automigrate(&a, "CREATE TABLE IF NOT EXISTS foo(z INTEGER PRIMARY KEY NOT NULL, b, c)").unwrap_err();
+    assert!(refused.to_string().contains("foo") && refused.to_string().contains("primary key"), "{refused}");
+    assert!(a.conn.is_autocommit());
+    // The reference leaves its savepoint open, with half of the migration done.
+    let failed = automigrate(&a, "CREATE TABLE foo(a INTEGER PRIMARY KEY NOT NULL, b)").unwrap_err();
+    assert!(failed.to_string().contains("foo"), "{failed}");
+    assert!(a.conn.is_autocommit());
+    a.query_is("SELECT * FROM foo", &["1, 2, 3"]);
+    assert_eq!(a.changes().len(), 2);
+}
+
+#[test]
+fn a_table_made_and_tracked_on_one_line_of_the_schema_is_not_dropped() {
+    let a = Site::new("A", FOO);
+    a.run("INSERT INTO foo VALUES(1,2,3)");
+    let line = "CREATE TABLE IF NOT EXISTS foo(a INTEGER PRIMARY KEY NOT NULL, b, c, d); SELECT crsql_as_crr('foo');";
+    assert_eq!(automigrate(&a, line).unwrap(), "migration complete");
+    a.query_is("SELECT * FROM foo", &["1, 2, 3, NULL"]);
+}
+
+#[test]
+fn a_migration_drops_indexed_columns_and_remakes_changed_indexes() {
+    let a = Site::new("A", &format!("{FOO} CREATE INDEX on_b ON foo(b); CREATE INDEX on_c ON foo(c)"));
+    let schema = "CREATE TABLE IF NOT EXISTS foo(a INTEGER PRIMARY KEY NOT NULL, c, d);
+                  SELECT crsql_as_crr('foo');
+                  CREATE INDEX IF NOT EXISTS on_c ON foo(d, c)";
+    automigrate(&a, schema).unwrap();
+    a.query_is("SELECT name FROM pragma_index_info('on_c')", &["'d'", "'c'"]);
+    a.query_is("SELECT count(*) FROM sqlite_schema WHERE name = 'on_b'", &["0"]);
+}
+
+#[test]
+fn a_migration_keeps_defaults_in_parentheses_and_constraints_of_new_columns() {
+    let a = Site::new("A", FOO);
+    a.run("INSERT INTO foo VALUES(1,2,3)");
+    let schema = "CREATE TABLE IF NOT EXISTS foo(a INTEGER PRIMARY KEY NOT NULL, b, c, d DEFAULT (-(5)) CHECK (d < 0));
+                  SELECT crsql_as_crr('foo')";
+    automigrate(&a, schema).unwrap();
+    a.query_is("SELECT d FROM foo", &["-5"]);
+    a.error("UPDATE foo SET d = 1");
+}
+
+#[test]
+fn a_column_spelled_in_another_case_is_not_dropped_with_its_data() {
+    let a = Site::new("A", FOO);
+    a.run("INSERT INTO foo VALUES(1,2,3)");
+    let schema = "CREATE TABLE IF NOT EXISTS foo(a INTEGER PRIMARY KEY NOT NULL, B, c)";
+    let refused = automigrate(&a, schema).unwrap_err().to_string();
+    assert!(refused.contains("column b B"), "{refused}");
+    a.query_is("SELECT b FROM foo", &["2"]);
 }
 
 // ---- D10: malformed keys ----
@@ -362,6 +488,31 @@ fn an_integer_key_that_is_no_integer_is_refused() {
     b.query_is("SELECT count(*) FROM foo__crsql_pks", &["0"]);
 }
 
+#[test]
+fn a_key_that_takes_different_texts_for_the_same_is_refused() {
+    let a = Site::new("A", "CREATE TABLE folded(a TEXT COLLATE NOCASE PRIMARY KEY NOT NULL, b)");
+    let error = a.error("SELECT crsql_as_crr('folded')");
+    assert!(error.contains("folded") && error.contains("NOCASE"), "{error}");
+    a.error("SELECT crsql_begin_alter('folded'); SELECT crsql_commit_alter('folded')");
+    a.query_is("SELECT count(*) FROM sqlite_schema WHERE name LIKE 'folded__%'", &["0"]);
+}
+
+#[test]
+fn a_file_in_which_the_reference_tracks_such_a_key_goes_on_working() {
+    let a = Site::new("A", "CREATE TABLE folded(a TEXT PRIMARY KEY NOT NULL, b); SELECT crsql_as_crr('folded')");
+    a.run(
+        "PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = replace(sql, 'TEXT', 'TEXT COLLATE NOCASE') WHERE name = 'folded';
+         PRAGMA writable_schema = RESET;
+         REINDEX;
+         INSERT INTO folded VALUES('x', 1);
+         SELECT crsql_as_crr('folded');
+         SELECT crsql_begin_alter('folded'); ALTER TABLE folded ADD COLUMN c; SELECT crsql_commit_alter('folded');
+         UPDATE folded SET c = 2",
+    );
+    a.changes_are("folded 010b0178 b 1 1 1 A 1 0\nfolded 010b0178 c 2 1 2 A 1 0");
+}
+
 // ---- D15: many tables ----
 
 #[test]
@@ -431,6 +582,92 @@ fn a_dropped_crr_does_not_stop_the_others() {
     a.run("INSERT INTO p VALUES(3,4)");
     a.query_is("SELECT max(db_version) FROM crsql_changes", &["3"]);
     assert_eq!(a.crr().tables().unwrap(), ["p"]);
+}
+
+#[test]
+fn a_table_dropped_by_a_migration_takes_its_clock_along_and_the_version_stays() {
+    let (a, b) = (Site::new("A", &format!("{FOO} {P}")), Site::new("B", FOO));
+    a.run("INSERT INTO foo VALUES(1,2,3); INSERT INTO p VALUES(1,2); INSERT INTO p VALUES(3,4)");
+    let seen = a.db_version();
+    let schema = "CREATE TABLE IF NOT EXISTS foo(a INTEGER PRIMARY KEY NOT NULL, b, c); SELECT crsql_as_crr('foo')";
+    automigrate(&a, schema).unwrap();
+    a.query_is("SELECT count(*) FROM sqlite_schema WHERE name LIKE 'p!_!_crsql%' ESCAPE '!'", &["0"]);
+    assert_eq!(a.crr().stored_db_version().unwrap(), seen);
+    a.run("UPDATE foo SET b = 9");
+    b.pull_from(&a, seen);
+    b.query_is("SELECT b FROM foo", &["9"]);
+}
+
+#[test]
+fn a_crr_dropped_and_made_again_does_not_take_over_the_entries_of_the_old_one() {
+    let a = Site::new("A", FOO);
+    a.run("INSERT INTO foo VALUES(1,2,3),(2,4,5); UPDATE foo SET b = 7; DROP TABLE foo");
+    a.run(FOO);
+    a.no_changes();
+    a.run("INSERT INTO foo VALUES(1,5,6)");
+    a.changes_are("foo 010901 b 5 1 3 A 1 0\nfoo 010901 c 6 1 3 A 1 1");
+}
+
+// ---- D17: fractional ordering ----
+
+#[test]
+fn rows_of_a_table_with_a_composite_key_can_share_an_order_key() {
+    let schema = "CREATE TABLE item(list, id NOT NULL, sub NOT NULL, ord, PRIMARY KEY (id, sub));
+                  SELECT crsql_as_crr('item');
+                  SELECT crsql_fract_as_ordered('item', 'ord', 'list');
+                  INSERT INTO item VALUES('x', 1, 1, 1), ('x', 1, 2, 1), ('x', 2, 1, 1), ('y', 2, 2, 'a!');
+                  UPDATE item SET ord = 'a!' WHERE list = 'x' AND (id, sub) <> (1, 1)";
+    let a = Site::new("A", schema);
+    a.run("INSERT INTO item_fractindex (list, id, sub, after_id, after_sub) VALUES('x', 9, 9, 2, 1)");
+    a.query_is("SELECT id, sub FROM item WHERE list = 'x' ORDER BY ord", &["1, 1", "2, 1", "9, 9", "1, 2"]);
+    a.query_is("SELECT ord FROM item WHERE list = 'y'", &["'a!'"]);
+}
+
+#[test]
+fn there_is_no_order_key_between_equal_or_empty_keys() {
+    let a = Site::new("A", EMPTY);
+    for keys in ["'a0', 'a0'", "'', ''", "'', NULL", "NULL, ''", "'a0', ''"] {
+        let error = a.error(&format!("SELECT crsql_fract_key_between({keys})"));
+        assert!(error.contains("order key"), "{keys}: {error}");
+    }
+}
+
+// ---- D18: rows deleted inside an alteration ----
+
+#[test]
+fn rows_deleted_inside_an_alteration_are_deleted_at_peers_too() {
+    let (a, b) = (Site::new("A", FOO), Site::new("B", FOO));
+    a.run("INSERT INTO foo VALUES(1,2,3),(2,4,5)");
+    b.pull_from(&a, 0);
+    let seen = a.db_version();
+    a.run("SELECT crsql_begin_alter('foo'); DELETE FROM foo WHERE a = 1; SELECT crsql_commit_alter('foo')");
+    b.pull_from(&a, seen);
+    assert_eq!(b.rows("foo"), ["2, 4, 5"]);
+    a.pull_from(&b, 0);
+    assert_eq!(a.rows("foo"), ["2, 4, 5"], "it does not come back");
+}
+
+#[test]
+fn rows_inserted_inside_an_alteration_of_a_new_database_are_not_lost() {
+    let (a, b) = (Site::new("A", FOO), Site::new("B", FOO));
+    a.run("SELECT crsql_begin_alter('foo'); INSERT INTO foo VALUES(1,2,3); SELECT crsql_commit_alter('foo')");
+    b.pull_from(&a, 0);
+    assert_eq!(b.rows("foo"), ["1, 2, 3"]);
+}
+
+// ---- D19: loading inside a transaction is tested in loading.rs ----
+
+// ---- D20: functions with one argument ----
+
+#[test]
+fn the_name_of_a_table_is_enough_to_convert_and_alter_it() {
+    let a = Site::new("A", "CREATE TABLE foo(a INTEGER PRIMARY KEY NOT NULL, b)");
+    a.query_is("SELECT crsql_as_crr('foo')", &["'OK'"]);
+    a.query_is("SELECT crsql_begin_alter('foo')", &["'OK'"]);
+    a.run("ALTER TABLE foo ADD COLUMN c");
+    a.query_is("SELECT crsql_commit_alter('foo')", &["NULL"]);
+    a.run("INSERT INTO foo VALUES(1,2,3)");
+    assert_eq!(a.changes().len(), 2);
 }
 
 // ---- D21: as_crr(NULL) ----

@@ -16,15 +16,20 @@ fn functions_may_be_called_from_where_the_reference_allows_it() {
         "crsql_after_update",
         "crsql_config_get",
         "crsql_db_version",
+        "crsql_fract_fix_conflict_return_old_key",
+        "crsql_fract_key_between",
         "crsql_get_seq",
         "crsql_increment_and_get_seq",
         "crsql_internal_sync_bit",
         "crsql_next_db_version",
         "crsql_rows_impacted",
+        "crsql_sha",
         "crsql_site_id",
     ];
-    let ordinary = ["crsql_as_crr", "crsql_config_set", "crsql_pack_columns"];
-    let direct_only = ["crsql_finalize"];
+    let ordinary = ["crsql_as_crr", "crsql_as_table", "crsql_automigrate", "crsql_config_set", "crsql_pack_columns"];
+    let direct_only = ["crsql_begin_alter", "crsql_commit_alter", "crsql_finalize", "crsql_fract_as_ordered"];
+    let deterministic =
+        ["crsql_as_crr", "crsql_config_get", "crsql_fract_key_between", "crsql_get_seq", "crsql_sha", "crsql_site_id"];
     let flags = |name: &str| -> FunctionFlags {
         let sql = "SELECT DISTINCT flags FROM pragma_function_list WHERE name = ?";
         FunctionFlags::from_bits_retain(a.conn.query_one(sql, [name], |row| row.get(0)).unwrap())
@@ -38,6 +43,12 @@ fn functions_may_be_called_from_where_the_reference_allows_it() {
     for name in direct_only {
         assert!(flags(name).contains(FunctionFlags::SQLITE_DIRECTONLY), "{name}");
     }
+    for name in [&innocuous[..], &ordinary, &direct_only].concat() {
+        let expected = deterministic.contains(&name);
+        assert_eq!(flags(name).contains(FunctionFlags::SQLITE_DETERMINISTIC), expected, "{name}");
+    }
+    let all = a.query("SELECT DISTINCT name FROM pragma_function_list WHERE name LIKE 'crsql!_%' ESCAPE '!'");
+    assert_eq!(all.len(), innocuous.len() + ordinary.len() + direct_only.len(), "{all:?}");
 }
 
 #[test]
@@ -59,6 +70,17 @@ fn functions_refuse_a_wrong_number_of_arguments() {
     let a = Site::new("A", EMPTY);
     for call in [
         "crsql_as_crr()",
+        "crsql_as_table()",
+        "crsql_as_table('main', 'foo')",
+        "crsql_begin_alter()",
+        "crsql_commit_alter()",
+        "crsql_automigrate()",
+        "crsql_automigrate('', '', '')",
+        "crsql_fract_as_ordered()",
+        "crsql_fract_as_ordered('foo')",
+        "crsql_fract_key_between('a0')",
+        "crsql_fract_fix_conflict_return_old_key('foo', 'b', -1)",
+        "crsql_sha(1)",
         "crsql_db_version(1)",
         "crsql_site_id(1)",
         "crsql_get_seq(1)",
@@ -299,4 +321,53 @@ fn rows_impacted_is_0_outside_a_merging_transaction() {
     b.query_is("SELECT crsql_rows_impacted()", &["1"]);
     b.run("COMMIT");
     b.query_is("SELECT crsql_rows_impacted()", &["0"]);
+}
+
+// ---- Tables ----
+
+#[test]
+fn functions_that_take_a_table_say_ok_or_nothing() {
+    let a = Site::new("A", "CREATE TABLE foo(a INTEGER PRIMARY KEY NOT NULL, b)");
+    a.query_is("SELECT crsql_as_crr('main', 'foo')", &["'OK'"]);
+    a.query_is("SELECT crsql_as_crr('foo', 'and', 'more')", &["'OK'"]);
+    a.query_is("SELECT crsql_begin_alter('main', 'foo')", &["'OK'"]);
+    a.query_is("SELECT crsql_commit_alter('main', 'foo')", &["NULL"]);
+    a.query_is("SELECT crsql_fract_as_ordered('foo', 'b')", &["NULL"]);
+    a.query_is("SELECT crsql_as_table('foo')", &["NULL"]);
+    a.query_is("SELECT crsql_as_table('foo')", &["NULL"]);
+    a.query_is("SELECT crsql_as_table('no_such_table')", &["NULL"]);
+    assert_eq!(a.crr().tables().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_name_that_is_no_text_names_no_table() {
+    let a = Site::new("A", FOO);
+    for function in ["crsql_as_crr", "crsql_as_table", "crsql_begin_alter", "crsql_commit_alter"] {
+        for name in ["NULL", "1", "x'00ff'"] {
+            let error = a.error(&format!("SELECT {function}({name})"));
+            assert!(error.contains(function), "{error}");
+        }
+    }
+    assert!(a.conn.is_autocommit());
+}
+
+// ---- The build, and the end ----
+
+#[test]
+fn crsql_sha_tells_the_build() {
+    let a = Site::new("A", EMPTY);
+    a.query_is("SELECT crsql_sha() = crsql_sha(), length(crsql_sha()) > 0", &["1, 1"]);
+}
+
+#[test]
+fn crsql_finalize_lets_go_of_statements_and_the_connection_closes() {
+    let a = Site::new("A", FOO);
+    a.run("INSERT INTO foo VALUES(1,2,3)");
+    a.query_is("SELECT crsql_finalize()", &["'finalized'"]);
+    a.query_is("SELECT crsql_finalize('whatever', 2)", &["'finalized'"]);
+    // In the reference most functions fail from here on.
+    a.run("UPDATE foo SET b = 4");
+    assert_eq!(a.changes().len(), 2);
+    a.run("SELECT crsql_finalize()");
+    a.conn.close().unwrap();
 }

@@ -8,6 +8,7 @@ use rusqlite::functions::Context;
 use rusqlite::types::{Value, ValueRef};
 
 pub use self::key::key_between;
+pub(crate) use self::ordered::{position_trigger_names, view_name};
 use crate::state::Engine;
 use crate::{Error, Result};
 

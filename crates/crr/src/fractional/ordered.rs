@@ -96,6 +96,16 @@ impl Engine {
     }
 }
 
+/// The view through which rows of an ordered table are put after others.
+pub(crate) fn view_name(table: &str) -> String {
+    format!("{table}_fractindex")
+}
+
+/// The triggers that replace the positions -1 and 1 by keys: after an insert, and after an update.
+pub(crate) fn position_trigger_names(table: &str) -> [String; 2] {
+    [format!("__crsql_{table}_fractindex_pend_trig"), format!("__crsql_{table}_fractindex_ezmove")]
+}
+
 fn all_columns(table: &Table) -> impl Iterator<Item = &str> {
     table.keys.iter().chain(&table.columns).map(|column| column.name.as_str())
 }
@@ -117,12 +127,10 @@ struct List<'a> {
 impl List<'_> {
     fn drop_all(&self) -> String {
         // The view takes its triggers with it.
-        format!(
-            "DROP TRIGGER IF EXISTS main.{}; DROP TRIGGER IF EXISTS main.{}; DROP VIEW IF EXISTS main.{};",
-            self.object("__crsql_", "_fractindex_pend_trig"),
-            self.object("__crsql_", "_fractindex_ezmove"),
-            self.object("", "_fractindex"),
-        )
+        let triggers = position_trigger_names(&self.table.name)
+            .map(|trigger| format!("DROP TRIGGER IF EXISTS main.{};", identifier(&trigger)));
+        let view = identifier(&view_name(&self.table.name));
+        format!("{} DROP VIEW IF EXISTS main.{view};", triggers.concat())
     }
 
     /// The triggers that replace the positions -1 and 1 by keys.
@@ -130,42 +138,43 @@ impl List<'_> {
         let (table, order) = (identifier(&self.table.name), identifier(self.order));
         let keys = format!("FROM {table} WHERE {} CAST({order} AS INTEGER) NOT IN (-1, 1)", self.same_list());
         let is_row = self.keys(" AND ", |key| format!("{key} = NEW.{key}"));
-        [("_fractindex_pend_trig", "INSERT".to_owned()), ("_fractindex_ezmove", format!("UPDATE OF {order}"))]
-            .map(|(suffix, event)| {
-                format!(
-                    "CREATE TRIGGER main.{trigger} AFTER {event} ON {table}
-                     WHEN CAST(NEW.{order} AS INTEGER) IN (-1, 1)
-                     BEGIN
-                         UPDATE {table} SET {order} = CASE CAST(NEW.{order} AS INTEGER)
-                             WHEN -1 THEN crsql_fract_key_between(NULL, (SELECT min({order}) {keys}))
-                             ELSE crsql_fract_key_between((SELECT max({order}) {keys}), NULL)
-                         END WHERE {is_row};
-                     END;",
-                    trigger = self.object("__crsql_", suffix),
-                )
-            })
-            .concat()
+        let events = ["INSERT".to_owned(), format!("UPDATE OF {order}")];
+        let triggers = position_trigger_names(&self.table.name).into_iter().zip(events).map(|(trigger, event)| {
+            format!(
+                "CREATE TRIGGER main.{trigger} AFTER {event} ON {table}
+                 WHEN CAST(NEW.{order} AS INTEGER) IN (-1, 1)
+                 BEGIN
+                     UPDATE {table} SET {order} = CASE CAST(NEW.{order} AS INTEGER)
+                         WHEN -1 THEN crsql_fract_key_between(NULL, (SELECT min({order}) {keys}))
+                         ELSE crsql_fract_key_between((SELECT max({order}) {keys}), NULL)
+                     END WHERE {is_row};
+                 END;",
+                trigger = identifier(&trigger),
+            )
+        });
+        triggers.collect()
     }
 
     /// The view, and the triggers that put rows after others.
     fn view(&self) -> String {
-        let (table, view, order) =
-            (identifier(&self.table.name), self.object("", "_fractindex"), identifier(self.order));
+        let (table, order, view) = (identifier(&self.table.name), identifier(self.order), view_name(&self.table.name));
+        let trigger = |suffix: &str| identifier(&format!("{view}{suffix}"));
         let others: Vec<String> =
             all_columns(self.table).filter(|column| !column.eq_ignore_ascii_case(self.order)).map(identifier).collect();
         format!(
-            "CREATE VIEW main.{view} AS SELECT *, {after} FROM {table};
-             CREATE TRIGGER main.{insert} INSTEAD OF INSERT ON {view}
+            "CREATE VIEW main.{view_name} AS SELECT *, {after} FROM {table};
+             CREATE TRIGGER main.{insert} INSTEAD OF INSERT ON {view_name}
              BEGIN
                  INSERT INTO {table} ({names}{order}) VALUES ({values}{key});
              END;
-             CREATE TRIGGER main.{update} INSTEAD OF UPDATE ON {view}
+             CREATE TRIGGER main.{update} INSTEAD OF UPDATE ON {view_name}
              BEGIN
                  UPDATE {table} SET {assignments}{order} = {key} WHERE {is_row};
              END;",
             after = join(&self.table.keys, ", ", |key| format!("NULL AS {}", identifier(&after(&key.name)))),
-            insert = self.object("", "_fractindex_insert_trig"),
-            update = self.object("", "_fractindex_update_trig"),
+            view_name = identifier(&view),
+            insert = trigger("_insert_trig"),
+            update = trigger("_update_trig"),
             names = others.iter().map(|column| format!("{column}, ")).collect::<String>(),
             values = others.iter().map(|column| format!("NEW.{column}, ")).collect::<String>(),
             assignments = others.iter().map(|column| format!("{column} = NEW.{column}, ")).collect::<String>(),
@@ -202,9 +211,5 @@ impl List<'_> {
 
     fn keys(&self, separator: &str, part: impl Fn(String) -> String) -> String {
         join(&self.table.keys, separator, |key| part(identifier(&key.name)))
-    }
-
-    fn object(&self, prefix: &str, suffix: &str) -> String {
-        identifier(&format!("{prefix}{}{suffix}", self.table.name))
     }
 }

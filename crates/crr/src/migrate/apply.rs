@@ -5,7 +5,7 @@ use rusqlite::{Batch, Connection};
 
 use super::{MigrationPlan, MigrationStep};
 use crate::state::Engine;
-use crate::{Error, Result, sql, table};
+use crate::{Error, Result, fractional, sql, table};
 
 impl Engine {
     /// Carries out a plan: all of it or nothing. A transaction of the caller's stays open in either case.
@@ -26,7 +26,7 @@ impl Engine {
                 self.take(db, steps).map_err(|error| failed(steps, error))?;
             }
             run_script(db, &plan.schema).map_err(|error| Error::MigrationFailed {
-                step: "running the schema".to_owned(),
+                step: "running the schema, which has to say IF NOT EXISTS".to_owned(),
                 reason: reason(&error),
                 source: Box::new(error),
             })
@@ -42,6 +42,8 @@ impl Engine {
             MigrationStep::DropView { view } => drop_object(db, "VIEW", view),
             MigrationStep::DropTable { table } => {
                 self.as_table(table)?;
+                // If it was an ordered table. SQLite alters no table while there is a view of one that is gone.
+                drop_object(db, "VIEW", &fractional::view_name(table))?;
                 drop_object(db, "TABLE", table)
             }
             MigrationStep::DropColumn { table, .. } | MigrationStep::AddColumn { table, .. } => {
@@ -63,8 +65,13 @@ impl Engine {
             self.begin_alter(&crr)?;
         }
         let altered = (|| {
-            // The view of an ordered table lists its columns. Whoever made it makes it again.
-            drop_object(db, "VIEW", &format!("{table}_fractindex"))?;
+            // The triggers and the view of an ordered table name its columns. Whoever made them makes them again.
+            drop_object(db, "VIEW", &fractional::view_name(table))?;
+            if steps.iter().any(|step| matches!(step, MigrationStep::DropColumn { .. })) {
+                for trigger in fractional::position_trigger_names(table) {
+                    drop_object(db, "TRIGGER", &trigger)?;
+                }
+            }
             let base = table::base(table);
             for step in steps {
                 match step {

@@ -74,21 +74,42 @@ impl Diff<'_> {
         for trigger in missing(&here.triggers, &there.triggers).filter(|name| known(name, &there.triggers)) {
             self.steps.push(MigrationStep::DropTrigger { trigger });
         }
-        for view in missing(&here.views, &there.views).filter(|name| known(name, &there.views)) {
+        for view in self.renewed_views() {
             self.steps.push(MigrationStep::DropView { view });
         }
     }
 
+    /// Views that go and are created again: all that the schema has, if one of them changes, since they may build on it.
+    fn renewed_views(&self) -> Vec<String> {
+        let known = |name: &&String| self.there.views.contains_key(*name);
+        if missing(&self.here.views, &self.there.views).any(|name| known(&&name)) {
+            self.here.views.keys().filter(known).cloned().collect()
+        } else {
+            Vec::new()
+        }
+    }
+
     fn tables(&mut self) -> Result<()> {
-        let (here, there) = (self.here, self.there);
-        for (name, table) in &here.tables {
-            if let Some(wanted) = there.tables.get(name) {
-                self.table(name, table, wanted)?;
-            } else if let Some(other) = there.tables.keys().find(|other| other.eq_ignore_ascii_case(name)) {
-                self.refuse(name, format!("the schema spells it {other}; a table can't be renamed"));
-            } else {
-                self.steps.push(MigrationStep::DropTable { table: name.clone() });
-            }
+        let here = self.here;
+        // Dropping a virtual table may drop others, as clset does.
+        for (name, table) in here.tables.iter().filter(|(_, table)| table.is_virtual) {
+            self.present_table(name, table)?;
+        }
+        for (name, table) in here.tables.iter().filter(|(_, table)| !table.is_virtual) {
+            self.present_table(name, table)?;
+        }
+        Ok(())
+    }
+
+    /// A table that is here.
+    fn present_table(&mut self, name: &str, table: &CatalogTable) -> Result<()> {
+        let there = self.there;
+        if let Some(wanted) = there.tables.get(name) {
+            return self.table(name, table, wanted);
+        }
+        match there.tables.keys().find(|other| other.eq_ignore_ascii_case(name)) {
+            Some(other) => self.refuse(name, format!("the schema spells it {other}; a table can't be renamed")),
+            None => self.steps.push(MigrationStep::DropTable { table: name.to_owned() }),
         }
         Ok(())
     }
@@ -128,12 +149,13 @@ impl Diff<'_> {
         let (from, to) = (TableDefinition::parse(&table.sql), TableDefinition::parse(&wanted.sql));
         let (stay, go): (Vec<&String>, Vec<&String>) =
             table.columns.iter().partition(|column| wanted.columns.contains(column));
-        let new: Vec<(&str, &str)> = wanted
-            .columns
-            .iter()
-            .filter(|column| !table.columns.contains(column))
-            .filter_map(|column| to.column(column).map(|defined| (column.as_str(), defined.text())))
-            .collect();
+        let mut new: Vec<(&str, &str)> = Vec::new();
+        for column in wanted.columns.iter().filter(|column| !table.columns.contains(column)) {
+            match to.column(column) {
+                Some(defined) => new.push((column, defined.text())),
+                None => self.refuse(name, format!("the definition of its new column {column} can't be told")),
+            }
+        }
         self.rehearse_drops(name, table, &go)?;
         self.rehearse_additions(name, &stay, &new)?;
         for column in stay {
@@ -223,7 +245,8 @@ impl Diff<'_> {
             let table = there.indexes.get(&index).map(|index| index.table.clone()).unwrap_or_default();
             self.steps.push(MigrationStep::CreateIndex { index, table });
         }
-        for view in missing(&there.views, &here.views) {
+        let new_views = there.views.keys().filter(|name| !here.views.contains_key(*name)).cloned();
+        for view in new_views.chain(self.renewed_views()) {
             self.steps.push(MigrationStep::CreateView { view });
         }
         for trigger in missing(&there.triggers, &here.triggers) {
