@@ -29,7 +29,7 @@ pub(crate) fn run(report: &mut Report, scale: &Scale) {
         drop(many);
 
         let changes = total(&some);
-        let rounds = Rounds::play(scale.rounds, |_| known_rows(&some, &batches(keys, scale.some, 2), &some));
+        let rounds = Rounds::play(scale.rounds, |_| known_rows(&some, &some, &some));
         report.rates(&format!("merge replays, {keys}, of new rows"), changes, &rounds, goal(Goal::AtLeast(1.0)));
         let rounds = Rounds::play(scale.rounds, |_| known_rows(&batches(keys, scale.some, 2), &some, &some));
         report.rates(&format!("merge losers, {keys}, of new rows"), changes, &rounds, goal(Goal::AtLeast(1.0)));
