@@ -120,7 +120,8 @@ impl Batch {
 
     /// As a peer sends it.
     pub(crate) fn changes(&self) -> impl Iterator<Item = Change<'_>> + Clone {
-        let cells = self.rows.iter().flat_map(|row| row.cells().into_iter().take(self.columns).map(move |cell| (row, cell)));
+        let cells =
+            self.rows.iter().flat_map(|row| row.cells().into_iter().take(self.columns).map(move |cell| (row, cell)));
         cells.zip(0..).map(|((row, (cid, val)), seq)| Change {
             table: "item",
             pk: &row.pk,
@@ -160,8 +161,10 @@ pub(crate) fn database(folder: &Path, name: &str) -> Connection {
 pub(crate) fn plain_database(folder: &Path, name: &str) -> Connection {
     drop(database(folder, name));
     let conn = open(folder, name);
-    conn.execute_batch("DROP TRIGGER item__crsql_itrig; DROP TRIGGER item__crsql_utrig; DROP TRIGGER item__crsql_dtrig")
-        .unwrap();
+    conn.execute_batch(
+        "DROP TRIGGER item__crsql_itrig; DROP TRIGGER item__crsql_utrig; DROP TRIGGER item__crsql_dtrig",
+    )
+    .unwrap();
     conn
 }
 

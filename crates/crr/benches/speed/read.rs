@@ -29,7 +29,12 @@ pub(crate) fn run(report: &mut Report, scale: &Scale) {
         let rounds = Rounds::play(scale.rounds, |_| {
             in_turns(&[all, all], |all| drop(read(&conn, all)), |all| drop(read_as_reference(&conn, all)))
         });
-        report.rates(&format!("read {changes}, {keys}, of the reference's query"), changes * 2, &rounds, goal(Goal::AtLeast(2.0)));
+        report.rates(
+            &format!("read {changes}, {keys}, of the reference's query"),
+            changes * 2,
+            &rounds,
+            goal(Goal::AtLeast(2.0)),
+        );
         let rounds = Rounds::play(scale.rounds, |_| {
             in_turns(&[all, all], |all| drop(read_by_sql(&conn, all)), |all| drop(read_as_reference(&conn, all)))
         });
@@ -65,7 +70,12 @@ fn catch_up(report: &mut Report, scale: &Scale) {
     let read_others = time(|| assert_eq!(read(&large, &others).changes, 3 * BEHIND as usize));
     let read_all = time(|| drop(read(&large, &everything)));
     let micros = |time: std::time::Duration| time.as_secs_f64() * 1e6;
-    report.times("  from 0 without an author of 99 %, times that with", micros(read_others), micros(read_all), Goal::Stated);
+    report.times(
+        "  from 0 without an author of 99 %, times that with",
+        micros(read_others),
+        micros(read_all),
+        Goal::Stated,
+    );
 }
 
 /// A database with about so many changes, all merged.
