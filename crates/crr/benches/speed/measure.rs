@@ -1,5 +1,6 @@
 //! Two contestants that take turns.
 
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 /// How long two contestants took for each piece of the same work.
@@ -10,7 +11,7 @@ pub(crate) struct Duel {
 
 /// Gives each piece of work to one contestant, then to the other. Who goes first alternates: the second of a pair may find
 /// the machine warmer.
-pub(crate) fn in_turns<T>(work: &[T], mut ours: impl FnMut(&T), mut theirs: impl FnMut(&T)) -> Duel {
+pub(crate) fn in_turns<T, R>(work: &[T], mut ours: impl FnMut(&T) -> R, mut theirs: impl FnMut(&T) -> R) -> Duel {
     let mut duel = Duel { ours: Vec::new(), theirs: Vec::new() };
     for (turn, piece) in work.iter().enumerate() {
         if turn % 2 == 0 {
@@ -25,9 +26,9 @@ pub(crate) fn in_turns<T>(work: &[T], mut ours: impl FnMut(&T), mut theirs: impl
 }
 
 /// How long something takes.
-pub(crate) fn time(work: impl FnOnce()) -> Duration {
+pub(crate) fn time<R>(work: impl FnOnce() -> R) -> Duration {
     let start = Instant::now();
-    work();
+    black_box(work());
     start.elapsed()
 }
 

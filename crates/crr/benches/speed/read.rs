@@ -27,7 +27,7 @@ pub(crate) fn run(report: &mut Report, scale: &Scale) {
         let changes = read(&conn, &all).changes;
         assert_eq!(read(&conn, &all), read_as_reference(&conn, &all), "both read the same");
         let rounds = Rounds::play(scale.rounds, |_| {
-            in_turns(&[all, all], |all| drop(read(&conn, all)), |all| drop(read_as_reference(&conn, all)))
+            in_turns(&[all, all], |all| read(&conn, all), |all| read_as_reference(&conn, all))
         });
         report.rates(
             &format!("read {changes}, {keys}, of the reference's query"),
@@ -36,7 +36,7 @@ pub(crate) fn run(report: &mut Report, scale: &Scale) {
             goal(Goal::AtLeast(2.0)),
         );
         let rounds = Rounds::play(scale.rounds, |_| {
-            in_turns(&[all, all], |all| drop(read_by_sql(&conn, all)), |all| drop(read_as_reference(&conn, all)))
+            in_turns(&[all, all], |all| read_by_sql(&conn, all), |all| read_as_reference(&conn, all))
         });
         report.rates(&format!("read {changes} by SQL, {keys}, of that query"), changes * 2, &rounds, Goal::Stated);
     }
@@ -60,7 +60,7 @@ fn catch_up(report: &mut Report, scale: &Scale) {
         query
     };
     let (of_large, of_small) = (behind(&large), behind(&small));
-    let duel = in_turns(&[(); CATCH_UPS], |()| drop(read(&large, &of_large)), |()| drop(read(&small, &of_small)));
+    let duel = in_turns(&[(); CATCH_UPS], |()| read(&large, &of_large), |()| read(&small, &of_small));
     let micros = |times: &[std::time::Duration]| median(times.iter().map(|time| time.as_secs_f64() * 1e6).collect());
     let name = format!("catch up on {BEHIND} of {}, times that of 10000", scale.many);
     report.times(&name, micros(&duel.ours), micros(&duel.theirs), Goal::AtMost(1.5));
@@ -68,7 +68,7 @@ fn catch_up(report: &mut Report, scale: &Scale) {
     let everything = ChangesQuery::default();
     let others = everything.exclude(AUTHOR);
     let read_others = time(|| assert_eq!(read(&large, &others).changes, 3 * BEHIND as usize));
-    let read_all = time(|| drop(read(&large, &everything)));
+    let read_all = time(|| read(&large, &everything));
     let micros = |time: std::time::Duration| time.as_secs_f64() * 1e6;
     report.times(
         "  from 0 without an author of 99 %, times that with",
