@@ -1,5 +1,7 @@
 //! What can go wrong, and the one place that says how a peer is told.
 
+use std::sync::Arc;
+
 use crate::connection::Close;
 use crate::room::{RoomName, SchemaName};
 
@@ -53,15 +55,15 @@ pub enum Error {
         wanted: String,
     },
 
-    /// The schema's text could not be applied to the room; nothing was changed.
+    /// A new room could not be created with the schema, or a room not be migrated to it; nothing was changed.
     #[error("schema {schema} can't be applied to room {room}: {source}")]
     SchemaRefused {
         /// The room.
         room: RoomName,
         /// The schema's name.
         schema: SchemaName,
-        /// What SQLite or the engine said.
-        source: Box<rusqlite::Error>,
+        /// What SQLite or the engine said. Shared, because it is said again to clients that come again soon.
+        source: Arc<crr::Error>,
     },
 
     /// The layer has as many rooms open as it may.
@@ -155,7 +157,7 @@ impl Error {
             Self::SchemaUnknown { .. } | Self::SchemaNotResident { .. } | Self::SchemaMismatch { .. } => {
                 Close::schema(&self.to_string())
             }
-            Self::SchemaRefused { schema, .. } => Close::schema(&format!("schema {schema} can't be applied here")),
+            Self::SchemaRefused { source, .. } => Close::schema(&format!("schema refused: {}", refusal(source))),
             Self::TooManyRooms { .. } | Self::Busy { .. } => Close::try_again(&self.to_string()),
             Self::GoingAway => Close::going_away(),
             Self::RoomName(_) | Self::NoSuchRoom { .. } => Close::policy(&self.to_string()),
@@ -169,11 +171,25 @@ impl Error {
         }
     }
 
+    pub(crate) fn schema_refused(room: &RoomName, schema: &SchemaName, source: crr::Error) -> Self {
+        Self::SchemaRefused { room: room.clone(), schema: schema.clone(), source: Arc::new(source) }
+    }
+
     pub(crate) fn engine(room: &RoomName, source: crr::Error) -> Self {
         Self::Engine { room: room.clone(), source: Box::new(source) }
     }
 
     pub(crate) fn sqlite(room: &RoomName, source: rusqlite::Error) -> Self {
         Self::Sqlite { room: room.clone(), source: Box::new(source) }
+    }
+}
+
+/// Why a schema is refused, for its clients: what is most telling comes first, since a reason is short.
+fn refusal(source: &crr::Error) -> String {
+    match source {
+        crr::Error::MigrationRefused { reasons } => reasons.clone(),
+        crr::Error::MigrationFailed { step, reason, .. } => format!("{reason} (at: {step})"),
+        crr::Error::InvalidSchema { reason, .. } => reason.clone(),
+        _ => "it can't be applied here; the server's log says why".to_owned(),
     }
 }

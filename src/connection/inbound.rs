@@ -34,6 +34,7 @@ pub(super) struct Inbound<'a, S> {
     dialect: Dialect,
     room: Arc<Room>,
     client: SiteId,
+    schema_version: i64,
     access: Access,
     config: &'a SyncConfig,
     refusals: &'a Refusals,
@@ -66,6 +67,7 @@ where
             dialect: session.dialect,
             room: session.room.clone(),
             client: session.client,
+            schema_version: session.schema.version,
             access: session.access,
             config: session.config,
             refusals: session.refusals,
@@ -154,7 +156,8 @@ where
             return Ok(());
         }
         tracing::debug!(changes = changes.len(), since = since.db_version, "changes received");
-        let changeset = Changeset { sender, since, changes, reply: self.reply.clone() };
+        let schema_version = self.schema_version;
+        let changeset = Changeset { sender, since, changes, schema_version, reply: self.reply.clone() };
         let _held = self.liveness.hold();
         self.room.merge(changeset).await.map_err(|error| refused(&error))?;
         self.in_flight += 1;

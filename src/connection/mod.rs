@@ -70,6 +70,8 @@ pub(crate) enum End {
 struct Session<'a> {
     dialect: Dialect,
     room: Arc<Room>,
+    /// The client's.
+    schema: WantedSchema,
     client: SiteId,
     access: Access,
     config: &'a SyncConfig,
@@ -131,14 +133,15 @@ where
     Span::current().record("site", field::display(presence.sender));
     tracing::info!(schema = %presence.schema_name.escape_debug(), version = presence.schema_version, "site announced");
 
-    let lease = match enter(hub, guest, &presence).await {
-        Ok(lease) => lease,
+    let (lease, schema) = match enter(hub, guest, &presence).await {
+        Ok(entered) => entered,
         Err(end) => return end,
     };
     let client = presence.sender;
     let session = Session {
         dialect,
         room: lease.clone(),
+        schema,
         client,
         access: guest.grant.access(),
         config,
@@ -167,9 +170,10 @@ where
         }
     };
     tokio::select! {
-        // In this order, so that StartStreaming is queued before the first changes are.
+        // In this order: whoever must go is sent nothing more, and StartStreaming is queued before the first changes are.
         biased;
         close = session.room.ending().ended() => End::Close(close),
+        close = session.room.outgrown(&session.schema) => End::Close(close),
         end = receiving => end,
         end = outbound.run() => end,
     }
@@ -204,18 +208,18 @@ where
 }
 
 /// Opens the room for a client that announced itself.
-async fn enter(hub: &Hub, guest: &Guest, presence: &AnnouncePresence) -> Result<Lease, End> {
+async fn enter(hub: &Hub, guest: &Guest, presence: &AnnouncePresence) -> Result<(Lease, WantedSchema), End> {
     let refused = |error: crate::Error| {
         tracing::warn!(%error, "announce refused");
         End::Close(error.close())
     };
     let name = SchemaName::parse(&presence.schema_name).map_err(refused)?;
     let wanted = WantedSchema { name, version: presence.schema_version };
-    let lease = hub.rooms().enter(&guest.room, &Purpose::Client(wanted)).await.map_err(refused)?;
+    let lease = hub.rooms().enter(&guest.room, &Purpose::Client(wanted.clone())).await.map_err(refused)?;
     if presence.sender == lease.site() {
         return Err(Close::policy("this site id is the server's own").into());
     }
-    Ok(lease)
+    Ok((lease, wanted))
 }
 
 /// Tells a client from where on we lack its changes. One that may not write is muted: nothing is newer than what we claim to have.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use crr::{Crr, Merge, MergeOptions};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::watch;
 
 use super::convert;
 use super::feed::Feed;
 use super::frame::Frame;
+use super::schema::{ResidentSchema, StoredSchema};
 use super::writer::{Applied, Changeset, Outcome, Queued};
-use super::{Ending, RoomName};
+use super::{Ending, RoomName, migration};
 use crate::error::Error;
 
 /// A transaction of the application.
@@ -28,19 +30,36 @@ pub(super) enum Verdict {
 pub(super) struct Commit {
     room: RoomName,
     feed: Arc<Feed>,
+    schema: watch::Sender<StoredSchema>,
     ending: Arc<Ending>,
     max_frame_bytes: usize,
 }
 
 impl Commit {
-    pub(super) fn new(room: RoomName, feed: Arc<Feed>, ending: Arc<Ending>, max_frame_bytes: usize) -> Self {
-        Self { room, feed, ending, max_frame_bytes }
+    pub(super) fn new(
+        room: RoomName,
+        feed: Arc<Feed>,
+        schema: watch::Sender<StoredSchema>,
+        ending: Arc<Ending>,
+        max_frame_bytes: usize,
+    ) -> Self {
+        Self { room, feed, schema, ending, max_frame_bytes }
     }
 
     /// Merges what is queued in one transaction. If that fails, each changeset gets a transaction of its own, so that only the one
     /// at fault fails. (A savepoint for each would cost every batch what only a bad one needs.)
+    ///
+    /// Those that clients with another schema have queued are left: their connections are closing, and their changes may not fit.
     pub(super) fn changesets(&self, conn: &mut Connection, batch: Vec<Queued>) {
-        let changesets: Vec<&Changeset> = batch.iter().map(|queued| &queued.changeset).collect();
+        let version = self.schema.borrow().version();
+        let changesets: Vec<&Changeset> = batch
+            .iter()
+            .map(|queued| &queued.changeset)
+            .filter(|changeset| changeset.schema_version == version)
+            .collect();
+        if changesets.is_empty() {
+            return;
+        }
         let outcomes = self.together(conn, &changesets).unwrap_or_else(|error| {
             if changesets.len() > 1 {
                 tracing::debug!(room = %self.room, changesets = changesets.len(), %error, "batch rolled back, merging one by one");
@@ -51,6 +70,15 @@ impl Commit {
             // A connection that is gone no longer asks.
             drop(changeset.reply.send(outcome));
         }
+    }
+
+    /// Migrates the room. From then on nobody is shown anything encoded before.
+    pub(super) fn migrate(&self, conn: &mut Connection, resident: &ResidentSchema) -> Result<(), Error> {
+        let migrated = migration::migrate(conn, &self.room, resident)?;
+        // In this order: clients with the schema of before leave before there is anything new to see.
+        self.schema.send_replace(migrated.schema);
+        self.feed.restart(migrated.now);
+        Ok(())
     }
 
     /// Runs the application's closure in a transaction.

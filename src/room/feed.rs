@@ -86,6 +86,15 @@ impl Feed {
         self.advance(upto);
     }
 
+    /// Forgets all frames, because they no longer fit the schema, and says that everything up to `now` is durable. A frame that is
+    /// being encoded meanwhile continues the old window, and is dropped.
+    pub(crate) fn restart(&self, now: i64) {
+        let mut window = self.locked();
+        *window = Window { frames: VecDeque::new(), bytes: 0, head: now };
+        drop(window);
+        self.advance(now);
+    }
+
     /// The db_version up to which frames are encoded.
     pub(crate) fn head(&self) -> i64 {
         self.locked().head
@@ -218,6 +227,22 @@ mod tests {
         assert_eq!(feed.now(), 21);
         assert!(matches!(feed.pull(10, 100), Pull::Unencoded), "what lies between must be encoded first");
         assert!(matches!(feed.pull(20, 100), Pull::Behind(21)));
+    }
+
+    #[tokio::test]
+    async fn frames_of_before_a_restart_are_not_shown_after_it() {
+        let feed = Feed::new(10, 1000);
+        feed.publish(frame(10, 12));
+        feed.advance(15);
+        let read = async |head, now| {
+            feed.restart(15);
+            Ok::<_, ()>(frame(head, now))
+        };
+        feed.encode(12, read).await.unwrap();
+        assert!(matches!(feed.pull(10, 100), Pull::Behind(15)));
+        assert!(matches!(feed.pull(12, 100), Pull::Behind(15)));
+        feed.publish(frame(15, 16));
+        assert_eq!(bounds(feed.pull(15, 100)), [(15, 16)]);
     }
 
     #[test]

@@ -13,7 +13,9 @@ mod database;
 mod ending;
 mod feed;
 mod frame;
+mod migration;
 mod name;
+mod refused_schemas;
 mod registry;
 mod schema;
 mod writer;
@@ -41,6 +43,7 @@ use self::feed::Feed;
 use self::schema::{ResidentSchema, StoredSchema};
 use self::writer::{Writer, WriterQueue};
 use crate::config::SyncConfig;
+use crate::connection::Close;
 use crate::error::Error;
 
 /// An open room.
@@ -48,7 +51,8 @@ use crate::error::Error;
 pub(crate) struct Room {
     name: RoomName,
     site: wire::SiteId,
-    schema: StoredSchema,
+    /// Changes when the room is migrated.
+    schema: watch::Sender<StoredSchema>,
     feed: Arc<Feed>,
     queue: WriterQueue,
     reads: Reads,
@@ -69,7 +73,7 @@ enum Reads {
 /// What a room is opened for.
 #[derive(Debug, Clone)]
 pub(crate) enum Purpose {
-    /// A client with that schema; a room without a schema gets it.
+    /// A client with that schema; a room without a schema gets it, and one with another version of it is migrated.
     Client(WantedSchema),
     /// The application wants a room that exists, whatever its schema.
     Existing,
@@ -104,13 +108,14 @@ impl Room {
         };
         let ending = Arc::new(Ending::new(name.clone()));
         let feed = Arc::new(Feed::new(opened.now, config.feed_window_bytes()));
-        let (writer, queue) = Writer::new(conn, name, config, feed.clone(), ending.clone());
-        tokio::spawn(writer.run());
         tracing::info!(room = %name, site = %opened.site, schema = %opened.schema, db_version = opened.now, "room opened");
+        let schema = watch::Sender::new(opened.schema);
+        let (writer, queue) = Writer::new(conn, name, config, feed.clone(), schema.clone(), ending.clone());
+        tokio::spawn(writer.run());
         Ok(Arc::new(Self {
             name: name.clone(),
             site: opened.site,
-            schema: opened.schema,
+            schema,
             feed,
             queue,
             reads,
@@ -135,16 +140,32 @@ impl Room {
         matches!(self.reads, Reads::Pool(_))
     }
 
-    /// Whether a room that is open serves that purpose.
-    pub(crate) fn admit(&self, purpose: &Purpose, config: &SyncConfig) -> Result<(), Error> {
-        match purpose {
-            Purpose::Client(wanted) => self.schema.admit(&self.name, wanted),
+    /// Whether a room that is open serves that purpose, or does so once it is migrated.
+    pub(crate) async fn admit(&self, purpose: &Purpose, config: &SyncConfig) -> Result<(), Error> {
+        let stored = self.schema.borrow().clone();
+        let folder = config.schema_folder().to_owned();
+        match purpose.clone() {
+            Purpose::Client(wanted) if stored.is_other_version_of(&wanted) => {
+                let resident = blocking(move || ResidentSchema::read_version(&folder, &wanted)).await?;
+                self.queue.migrate(resident).await
+            }
+            Purpose::Client(wanted) => stored.admit(&self.name, &wanted),
             Purpose::Existing => Ok(()),
             Purpose::Create(name) => {
-                let resident = ResidentSchema::read(config.schema_folder(), name.clone())?;
-                self.schema.admit(&self.name, &resident.stamp())
+                let resident = blocking(move || ResidentSchema::read(&folder, name)).await?;
+                stored.admit(&self.name, &resident.stamp())
             }
         }
+    }
+
+    /// Waits until the room has another schema than a client has, and says how the client's connection closes: changes of either
+    /// side may name what the other doesn't have.
+    pub(crate) async fn outgrown(&self, schema: &WantedSchema) -> Close {
+        let refusal = |stored: &StoredSchema| stored.admit(&self.name, schema).err();
+        let mut stored = self.schema.subscribe();
+        let outgrown = stored.wait_for(|stored| refusal(stored).is_some()).await;
+        let refused = outgrown.ok().and_then(|stored| refusal(&stored));
+        refused.map_or_else(Close::going_away, |error| error.close())
     }
 
     /// The db_version up to which changes may be shown.
@@ -228,7 +249,7 @@ impl Room {
 
     /// Commits what is queued, closes the database, and leaves nothing in its log.
     pub(crate) async fn close(&self) {
-        self.ending.end(crate::connection::Close::going_away());
+        self.ending.end(Close::going_away());
         if let Reads::Pool(connections) = &self.reads {
             connections.close();
         }
@@ -267,17 +288,22 @@ impl Opened {
         let sqlite = |error| Error::sqlite(room, error);
         let engine = |error| Error::engine(room, error);
         let schema = match StoredSchema::read(conn).map_err(sqlite)? {
-            Some(stored) => {
-                match purpose {
-                    Purpose::Client(wanted) => stored.admit(room, wanted)?,
-                    Purpose::Existing => {}
-                    Purpose::Create(name) => {
-                        let resident = ResidentSchema::read(config.schema_folder(), name.clone())?;
-                        stored.admit(room, &resident.stamp())?;
-                    }
+            Some(stored) => match purpose {
+                Purpose::Client(wanted) if stored.is_other_version_of(wanted) => {
+                    let resident = ResidentSchema::read_version(config.schema_folder(), wanted)?;
+                    migration::migrate(conn, room, &resident)?.schema
                 }
-                stored
-            }
+                Purpose::Client(wanted) => {
+                    stored.admit(room, wanted)?;
+                    stored
+                }
+                Purpose::Existing => stored,
+                Purpose::Create(name) => {
+                    let resident = ResidentSchema::read(config.schema_folder(), name.clone())?;
+                    stored.admit(room, &resident.stamp())?;
+                    stored
+                }
+            },
             None => {
                 let resident = match (resident, purpose) {
                     (Some(resident), _) => resident,
@@ -306,7 +332,7 @@ async fn prepare(
 ) -> Result<Option<ResidentSchema>, Error> {
     let (name, location, purpose) = (name.clone(), location.clone(), purpose.clone());
     let (db_folder, schema_folder) = (config.db_folder().to_owned(), config.schema_folder().to_owned());
-    let prepared = tokio::task::spawn_blocking(move || {
+    blocking(move || {
         if let Location::File(path) = &location
             && path.exists()
         {
@@ -325,6 +351,11 @@ async fn prepare(
             })?;
         }
         Ok(Some(resident))
-    });
-    prepared.await.unwrap_or(Err(Error::GoingAway))
+    })
+    .await
+}
+
+/// Runs what blocks on the file system.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::GoingAway))
 }

@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
+use super::refused_schemas::RefusedSchemas;
 use super::{Location, Purpose, Room, RoomName};
 use crate::config::SyncConfig;
 use crate::error::Error;
@@ -22,6 +23,7 @@ pub(crate) struct Registry {
     /// `None` once the layer shuts down: no room is opened any more.
     slots: Mutex<Option<HashMap<RoomName, Arc<Slot>>>>,
     places: Arc<Semaphore>,
+    refused_schemas: RefusedSchemas,
 }
 
 /// The place of one room. Its lock is held while the room is being opened or closed, so that nobody opens it twice.
@@ -91,17 +93,27 @@ impl Drop for Lease {
 impl Registry {
     pub(crate) fn new(config: SyncConfig) -> Self {
         let places = Arc::new(Semaphore::new(config.max_rooms().min(Semaphore::MAX_PERMITS)));
-        Self { config, slots: Mutex::new(Some(HashMap::new())), places }
+        Self { config, slots: Mutex::new(Some(HashMap::new())), places, refused_schemas: RefusedSchemas::default() }
     }
 
     /// The room of that name, opened if it is not open yet.
     pub(crate) async fn enter(self: &Arc<Self>, name: &RoomName, purpose: &Purpose) -> Result<Lease, Error> {
+        let Purpose::Client(schema) = purpose else { return self.find_or_open(name, purpose).await };
+        self.refused_schemas.check(name, schema)?;
+        let entered = self.find_or_open(name, purpose).await;
+        if let Err(Error::SchemaRefused { source, .. }) = &entered {
+            self.refused_schemas.remember(name, schema, source);
+        }
+        entered
+    }
+
+    async fn find_or_open(self: &Arc<Self>, name: &RoomName, purpose: &Purpose) -> Result<Lease, Error> {
         loop {
             let slot = self.slot(name)?;
             let mut state = slot.lock().await;
             if let State::Open(open) = &*state {
                 if !open.room.ending().has_ended() {
-                    open.room.admit(purpose, &self.config)?;
+                    open.room.admit(purpose, &self.config).await?;
                     return Ok(Lease::new(open));
                 }
                 // It failed. Its connections are leaving by themselves; the next open tries again.

@@ -12,6 +12,10 @@ use tower_sqlite_sync_wire::schema_version;
 use super::RoomName;
 use crate::error::Error;
 
+/// The version of a half-made file, which has a schema's name but no version. It is no text's hash that anyone has met, so it
+/// matches nobody.
+const UNKNOWN_VERSION: i64 = 0;
+
 /// The longest schema name, in bytes.
 const MAX_NAME: usize = 128;
 
@@ -79,12 +83,24 @@ impl ResidentSchema {
         Ok(Self { version: schema_version(&text), name, text })
     }
 
+    /// A schema that no file has.
+    #[cfg(test)]
+    pub(crate) fn of_text(name: &str, text: &str) -> Self {
+        let name = SchemaName(name.to_owned());
+        Self { version: schema_version(text), name, text: text.to_owned() }
+    }
+
     /// Name and version.
     pub(crate) fn stamp(&self) -> WantedSchema {
         WantedSchema { name: self.name.clone(), version: self.version }
     }
 
-    /// The file, if its version is the one wanted.
+    /// The text as SQLite takes it, which does not know byte-order marks.
+    pub(crate) fn sql(&self) -> &str {
+        self.text.trim_start_matches('\u{feff}')
+    }
+
+    /// The file, if its version is the one wanted. Blocks on the file system.
     pub(crate) fn read_version(folder: &Path, wanted: &WantedSchema) -> Result<Self, Error> {
         let resident = Self::read(folder, wanted.name.clone())?;
         if resident.version == wanted.version {
@@ -125,9 +141,31 @@ impl StoredSchema {
             .optional()
         };
         let Some((name, _)) = value("schema_name")? else { return Ok(None) };
-        // A name without a version is a half-made file; version 0 is no text's hash that anyone has met, so it matches nobody.
-        let version = value("schema_version")?.map_or(0, |(_, version)| version);
+        let version = value("schema_version")?.map_or(UNKNOWN_VERSION, |(_, version)| version);
         Ok(Some(Self { name, version }))
+    }
+
+    /// What a database says that has this schema.
+    pub(crate) fn of(resident: &ResidentSchema) -> Self {
+        Self { name: resident.name.to_string(), version: resident.version }
+    }
+
+    /// The version.
+    pub(crate) fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// Whether it is another version of that schema, which a migration may bring up to date.
+    pub(crate) fn is_other_version_of(&self, wanted: &WantedSchema) -> bool {
+        self.name == wanted.name.as_str() && self.version != wanted.version && self.version != UNKNOWN_VERSION
+    }
+
+    /// Records the schema in the database.
+    pub(crate) fn record(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
+        let mut record = tx.prepare("INSERT OR REPLACE INTO crsql_master (key, value) VALUES (?1, ?2)")?;
+        record.execute(("schema_name", &self.name))?;
+        record.execute(("schema_version", self.version))?;
+        Ok(())
     }
 
     /// Whether a client with that schema may use the room.
@@ -151,27 +189,16 @@ impl fmt::Display for StoredSchema {
 
 /// Applies a schema to a database that has none, and records it, in one transaction: on failure nothing is changed.
 pub(crate) fn apply(conn: &mut Connection, room: &RoomName, schema: &ResidentSchema) -> Result<StoredSchema, Error> {
-    run(conn, schema).map_err(|source| Error::SchemaRefused {
-        room: room.clone(),
-        schema: schema.name.clone(),
-        source: Box::new(source),
-    })?;
+    let applied = StoredSchema::of(schema);
+    let mut run = || -> rusqlite::Result<()> {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute_batch(schema.sql())?;
+        applied.record(&tx)?;
+        tx.commit()
+    };
+    run().map_err(|source| Error::schema_refused(room, &schema.name, source.into()))?;
     tracing::info!(%room, schema = %schema.name, version = schema.version, "schema applied");
-    Ok(StoredSchema { name: schema.name.to_string(), version: schema.version })
-}
-
-fn run(conn: &mut Connection, schema: &ResidentSchema) -> rusqlite::Result<()> {
-    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // SQLite does not know byte-order marks.
-    tx.execute_batch(schema.text.trim_start_matches('\u{feff}'))?;
-    record(&tx, "schema_name", &schema.name.as_str())?;
-    record(&tx, "schema_version", &schema.version)?;
-    tx.commit()
-}
-
-fn record(tx: &Transaction<'_>, key: &str, value: &dyn rusqlite::ToSql) -> rusqlite::Result<()> {
-    tx.execute("INSERT OR REPLACE INTO crsql_master (key, value) VALUES (?1, ?2)", (key, value))?;
-    Ok(())
+    Ok(applied)
 }
 
 #[cfg(test)]
@@ -185,8 +212,7 @@ mod tests {
     }
 
     fn schema(text: &str) -> ResidentSchema {
-        let name = SchemaName::parse("main.sql").unwrap();
-        ResidentSchema { name, version: schema_version(text), text: text.to_owned() }
+        ResidentSchema::of_text("main.sql", text)
     }
 
     fn room() -> RoomName {

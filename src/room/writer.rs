@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tower_sqlite_sync_wire as wire;
 
 use super::commit::{Commit, Verdict, WriteJob};
 use super::database::WriteConnection;
 use super::feed::Feed;
+use super::schema::{ResidentSchema, StoredSchema};
 use super::{Ending, RoomName};
 use crate::config::SyncConfig;
 use crate::error::Error;
@@ -32,6 +33,8 @@ pub(crate) struct Changeset {
     pub(crate) sender: wire::SiteId,
     pub(crate) since: wire::Position,
     pub(crate) changes: wire::ChangeList,
+    /// The version of the schema that the client has.
+    pub(crate) schema_version: i64,
     /// Where the outcome goes, in the order in which changesets were queued.
     pub(crate) reply: mpsc::UnboundedSender<Outcome>,
 }
@@ -65,6 +68,7 @@ enum Job {
     Write(WriteJob, oneshot::Sender<Result<(), Error>>),
     /// A read; memory rooms have no other connection to read from.
     Read(Box<dyn FnOnce(&mut Connection) + Send>),
+    Migrate(ResidentSchema, oneshot::Sender<Result<(), Error>>),
     Close(oneshot::Sender<Result<(), Error>>),
 }
 
@@ -74,6 +78,7 @@ impl std::fmt::Debug for Job {
             Self::Changeset(_) => "Changeset",
             Self::Write(..) => "Write",
             Self::Read(_) => "Read",
+            Self::Migrate(..) => "Migrate",
             Self::Close(_) => "Close",
         })
     }
@@ -152,6 +157,13 @@ impl WriterQueue {
         result.map_err(|source| Error::sqlite(&self.room, source))
     }
 
+    /// Migrates the room. What clients with the schema of before have queued behind is not applied.
+    pub(crate) async fn migrate(&self, resident: ResidentSchema) -> Result<(), Error> {
+        let (done, migrated) = oneshot::channel();
+        self.jobs.send(Job::Migrate(resident, done)).await.map_err(|_| Error::GoingAway)?;
+        migrated.await.map_err(|_| Error::GoingAway)?
+    }
+
     /// Waits until everything queued so far is committed, writes the log back into the database file and closes it.
     pub(crate) async fn close(&self) -> Result<(), Error> {
         let (done, closed) = oneshot::channel();
@@ -178,6 +190,7 @@ impl Writer {
         room: &RoomName,
         config: &SyncConfig,
         feed: Arc<Feed>,
+        schema: watch::Sender<StoredSchema>,
         ending: Arc<Ending>,
     ) -> (Self, WriterQueue) {
         let (send, jobs) = mpsc::channel(config.queue_changesets().max(1));
@@ -189,7 +202,7 @@ impl Writer {
             wait: config.queue_wait(),
             room: room.clone(),
         };
-        let commit = Arc::new(Commit::new(room.clone(), feed, ending.clone(), config.max_frame_bytes()));
+        let commit = Arc::new(Commit::new(room.clone(), feed, schema, ending.clone(), config.max_frame_bytes()));
         (Self { conn, jobs, commit, ending }, queue)
     }
 
@@ -216,6 +229,11 @@ impl Writer {
                     result.map(|result| drop(done.send(result)))
                 }
                 Job::Read(job) => self.conn.run(job).await,
+                Job::Migrate(resident, done) => {
+                    let commit = self.commit.clone();
+                    let result = self.conn.run(move |conn| commit.migrate(conn, &resident)).await;
+                    result.map(|result| drop(done.send(result)))
+                }
                 Job::Close(done) => {
                     self.jobs.close();
                     drop(done.send(self.conn.close().await));
