@@ -154,8 +154,10 @@ impl Error {
     /// How a connection that met this error is closed. The text is safe to show: it names no path and no value.
     pub(crate) fn close(&self) -> Close {
         match self {
-            Self::SchemaUnknown { .. } | Self::SchemaNotResident { .. } | Self::SchemaMismatch { .. } => {
-                Close::schema(&self.to_string())
+            Self::SchemaUnknown { .. } | Self::SchemaNotResident { .. } => Close::schema(&self.to_string()),
+            // What to do comes first, since a reason is short.
+            Self::SchemaMismatch { stored, wanted, .. } => {
+                Close::schema(&format!("bring the schema up to date: the room has {stored}, not {wanted}"))
             }
             Self::SchemaRefused { source, .. } => Close::schema(&format!("schema refused: {}", refusal(source))),
             Self::TooManyRooms { .. } | Self::Busy { .. } => Close::try_again(&self.to_string()),

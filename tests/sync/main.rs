@@ -8,6 +8,7 @@ mod convergence;
 mod durability;
 mod fixture;
 mod gaps;
+mod migration;
 mod numbers;
 mod rooms;
 mod session;
