@@ -53,6 +53,13 @@ export class Client {
     this.#tabs.clear();
   }
 
+  /** Brings the database to another schema, as an application does that was updated. Syncing must have ended. */
+  async upgrade({ schemaName, schema }) {
+    this.#rx.dispose();
+    await this.#db.automigrateTo(schemaName, schema);
+    this.#rx = tblrx(this.#db);
+  }
+
   async exec(sql, bind) {
     await this.#db.exec(sql, bind);
   }
