@@ -159,7 +159,9 @@ impl Error {
             Self::SchemaMismatch { stored, wanted, .. } => {
                 Close::schema(&format!("bring the schema up to date: the room has {stored}, not {wanted}"))
             }
-            Self::SchemaRefused { source, .. } => Close::schema(&format!("schema refused: {}", refusal(source))),
+            Self::SchemaRefused { schema, source, .. } => {
+                Close::schema(&format!("schema {schema} refused: {}", refusal(source)))
+            }
             Self::TooManyRooms { .. } | Self::Busy { .. } => Close::try_again(&self.to_string()),
             Self::GoingAway => Close::going_away(),
             Self::RoomName(_) | Self::NoSuchRoom { .. } => Close::policy(&self.to_string()),
