@@ -95,6 +95,7 @@
 //! | module | one job |
 //! |---|---|
 //! | `load`, `functions`, `hooks`, `changes_vtab` | what a connection gets: system tables, SQL functions, hooks, `crsql_changes` |
+//! | `statements` | prepared statements at hand |
 //! | `state` | what lives beside the database; how callbacks reach it |
 //! | `version` | `db_version` and `seq`, which no transaction shares with another |
 //! | `schema`, `table` | which tables are CRRs, and the SQL that works on each |
@@ -186,6 +187,7 @@ mod settings;
 mod site;
 mod sql;
 mod state;
+mod statements;
 mod table;
 mod triggers;
 mod unpack_vtab;

@@ -36,7 +36,7 @@ pub(crate) fn after_insert(engine: &Engine, context: &Context<'_>) -> Result<()>
     let keys = table.keys.len();
     let [new] = arguments(context, "crsql_after_insert", [keys])?;
     let row = Row::taking_version(engine, &table)?;
-    let (key, existed) = row.find_or_create_key(new)?;
+    let (key, existed) = row.create_or_find_key(new)?;
     if table.is_key_only() {
         return row.upsert_alive(key, 1);
     }
@@ -62,7 +62,7 @@ pub(crate) fn after_delete(engine: &Engine, context: &Context<'_>) -> Result<()>
     let table = table(engine, context)?;
     let [old] = arguments(context, "crsql_after_delete", [table.keys.len()])?;
     let row = Row::taking_version(engine, &table)?;
-    let (key, _) = row.find_or_create_key(old)?;
+    let key = row.find_or_create_key(old)?;
     row.execute(&table.sql.upsert_dead, key)?;
     row.db.prepare_cached(&table.sql.delete_column_entries)?.execute([key])?;
     Ok(())
@@ -76,9 +76,9 @@ pub(crate) fn after_update(engine: &Engine, context: &Context<'_>) -> Result<()>
         arguments(context, "crsql_after_update", [keys, keys, columns, columns])?;
     // Taken even if nothing changed, as the reference does.
     let row = Row::taking_version(engine, &table)?;
-    let (key, _) = row.find_or_create_key(new)?;
+    let key = row.find_or_create_key(new)?;
     if new.differs_from(old) {
-        let (old_key, _) = row.find_or_create_key(old)?;
+        let old_key = row.find_or_create_key(old)?;
         row.change_key(old_key, key)?;
     }
     for ((column, new), old) in table.columns.iter().zip(new_columns.iter()).zip(old_columns.iter()) {
@@ -127,18 +127,28 @@ impl<'e> Row<'e> {
         Ok(Row { engine, db: engine.db(), table, version: engine.next_version_after_refresh(0)? })
     }
 
-    /// The lookaside key of a primary key, and whether it was there.
-    fn find_or_create_key(&self, primary_key: Arguments<'_>) -> Result<(i64, bool)> {
+    /// The lookaside key of a primary key that most likely has one.
+    fn find_or_create_key(&self, primary_key: Arguments<'_>) -> Result<i64> {
+        match self.find_key(primary_key)? {
+            Some(key) => Ok(key),
+            None => Ok(self.create_or_find_key(primary_key)?.0),
+        }
+    }
+
+    /// The lookaside key of a primary key that most likely has none, and whether it had one.
+    fn create_or_find_key(&self, primary_key: Arguments<'_>) -> Result<(i64, bool)> {
         let mut insert = self.db.prepare_cached(&self.table.sql.insert_key)?;
         bind_all(&mut insert, 1, primary_key.iter())?;
         if insert.raw_execute()? == 1 {
             return Ok((self.db.last_insert_rowid(), false));
         }
+        Ok((self.find_key(primary_key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?, true))
+    }
+
+    fn find_key(&self, primary_key: Arguments<'_>) -> Result<Option<i64>> {
         let mut find = self.db.prepare_cached(&self.table.sql.find_key)?;
         bind_all(&mut find, 1, primary_key.iter())?;
-        let mut rows = find.raw_query();
-        let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        Ok((row.get(0)?, true))
+        Ok(find.raw_query().next()?.map(|row| row.get(0)).transpose()?)
     }
 
     /// Runs a statement about one entry of `key`, with the version and a fresh seq.

@@ -53,6 +53,8 @@ pub(crate) struct TableSql {
     pub(crate) find_key: String,
     /// key… → inserts the lookaside row, if it is new
     pub(crate) insert_key: String,
+    /// key… → lookaside key, and col_name, col_version, db_version, site_id, seq of its entries, NULL if it has none
+    pub(crate) known: String,
     /// lookaside key → col_name, col_version, db_version, site_id, seq of its entries
     pub(crate) entries: String,
     /// key… → the columns of the row
@@ -69,6 +71,8 @@ pub(crate) struct TableSql {
     pub(crate) upsert_all_columns: String,
     /// lookaside key, version, seq, column → the column's entry: 1, or one more
     pub(crate) upsert_column: String,
+    /// lookaside key, col_name, col_version, db_version, site_id, seq → the entry, as given
+    pub(crate) replace_entry: String,
     /// lookaside key, version, seq, first value → the sentinel: the value, or alive (again)
     pub(crate) upsert_alive: String,
     /// lookaside key, version, seq → the sentinel, if there is one: alive (again)
@@ -108,8 +112,6 @@ pub(crate) struct EntrySql {
     ///
     /// OR FAIL spares SQLite the journal that it needs to take back the first of several rows when a later one fails.
     pub(crate) insert: String,
-    /// Entries that may be there.
-    pub(crate) replace: String,
 }
 
 impl Table {
@@ -241,10 +243,7 @@ impl Table {
         });
         let entries = "(key, col_name, col_version, db_version, site_id, seq) VALUES";
         let clock = clock(&self.name);
-        EntrySql {
-            insert: format!("INSERT OR FAIL INTO {clock} {entries} {rows}"),
-            replace: format!("INSERT OR REPLACE INTO {clock} {entries} {rows}"),
-        }
+        EntrySql { insert: format!("INSERT OR FAIL INTO {clock} {entries} {rows}") }
     }
 }
 
@@ -270,6 +269,14 @@ impl TableSql {
         let keyed_columns: String = keyed_columns.collect();
         TableSql {
             find_key: format!("SELECT __crsql_key FROM {lookaside} WHERE {key_is}"),
+            known: format!(
+                "SELECT p.__crsql_key, c.col_name, c.col_version, c.db_version, c.site_id, c.seq
+                 FROM {lookaside} AS p LEFT JOIN {clock} AS c ON c.key = p.__crsql_key WHERE {}",
+                sql::join(keys.iter().zip(1..), " AND ", |(key, at)| format!(
+                    "p.{} = ?{at}",
+                    sql::identifier(&key.name)
+                ))
+            ),
             insert_key: format!("INSERT OR IGNORE INTO {lookaside} ({key_list}) VALUES ({key_params})"),
             entries: format!("SELECT col_name, col_version, db_version, site_id, seq FROM {clock} WHERE key = ?1"),
             row: format!("SELECT {column_list} FROM {base} WHERE {key_is}"),
@@ -284,6 +291,11 @@ impl TableSql {
             upsert_column: format!(
                 "INSERT INTO {clock} {entry} VALUES (?1, ?4, 1, ?2, 0, ?3)
                  ON CONFLICT DO UPDATE SET col_version = col_version + 1, {stamp}"
+            ),
+            replace_entry: format!(
+                "INSERT INTO {clock} {entry} VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT DO UPDATE SET col_version = excluded.col_version, db_version = excluded.db_version,
+                     site_id = excluded.site_id, seq = excluded.seq"
             ),
             upsert_alive: format!(
                 "INSERT INTO {clock} {entry} VALUES (?1, '-1', ?4, ?2, 0, ?3)

@@ -110,8 +110,8 @@ pub(super) struct RowState<'a> {
 
 impl<'a> RowState<'a> {
     /// Begins with what the database has.
-    pub(super) fn load(&mut self, engine: &Engine, table: &Table, pk: &'a [u8]) -> Result<()> {
-        self.key.unpack(engine, table, pk)?;
+    pub(super) fn load(&mut self, session: &mut Session<'_, 'a>, table: &Table, pk: &'a [u8]) -> Result<()> {
+        self.key.unpack(session.engine, table, pk)?;
         self.lookaside = None;
         self.sentinel = None;
         self.entries.clear();
@@ -121,30 +121,28 @@ impl<'a> RowState<'a> {
         self.stored = Stored::NotRead;
         (self.delete, self.create) = (false, false);
         self.winners.clear();
-        self.read_clock(engine, table)
+        self.read_clock(session, table)
     }
 
     /// Reads lookaside key and entries.
-    fn read_clock(&mut self, engine: &Engine, table: &Table) -> Result<()> {
+    fn read_clock(&mut self, session: &mut Session<'_, 'a>, table: &Table) -> Result<()> {
         (self.cl, self.was_alive) = (0, false);
-        let mut find = engine.db().prepare_cached(&table.sql.find_key)?;
-        bind_all(&mut find, 1, self.key.iter())?;
-        self.lookaside = find.raw_query().next()?.map(|row| row.get(0)).transpose()?;
-        let Some(key) = self.lookaside else { return Ok(()) };
-
-        let mut statement = engine.db().prepare_cached(&table.sql.entries)?;
-        let mut rows = statement.query([key])?;
+        let known = session.statements.get(&table.sql.known)?;
+        bind_all(known, 1, self.key.iter())?;
+        let mut rows = known.raw_query();
         while let Some(row) = rows.next()? {
+            self.lookaside = Some(row.get(0)?);
+            let Some(col_version) = row.get(2)? else { continue };
             // Also for an entry of a column that is gone.
             self.cl = self.cl.max(1);
             let entry = Entry {
-                col_version: row.get(1)?,
-                db_version: row.get(2)?,
-                author: Author::Ordinal(row.get(3)?),
-                seq: row.get(4)?,
+                col_version,
+                db_version: row.get(3)?,
+                author: Author::Ordinal(row.get(4)?),
+                seq: row.get(5)?,
                 dirty: false,
             };
-            let name = row.get_ref(0)?.as_bytes().unwrap_or_default();
+            let name = row.get_ref(1)?.as_bytes().unwrap_or_default();
             if name == SENTINEL.as_bytes() {
                 self.sentinel = Some(entry);
             } else if let Some(slot) = table.column(name).and_then(|at| self.entries.get_mut(at)) {

@@ -8,6 +8,7 @@ use super::row::{RowState, Win};
 use super::sites::Sites;
 use crate::schema::Schema;
 use crate::state::Engine;
+use crate::statements::Statements;
 use crate::table::Table;
 use crate::version::{MAX_VERSION, next_after};
 use crate::{Change, Error, MergeOptions, Result};
@@ -36,6 +37,7 @@ pub(super) struct Session<'e, 'a> {
     pub(super) engine: &'e Engine,
     pub(super) options: &'e MergeOptions,
     pub(super) sites: Sites,
+    pub(super) statements: Statements<'e>,
     volume: &'e mut Volume,
     merged: Merged,
     /// The database's version before the transaction.
@@ -60,6 +62,7 @@ impl<'e, 'a> Session<'e, 'a> {
             engine,
             options,
             sites: Sites::default(),
+            statements: Statements::new(engine.db()),
             volume,
             merged: Merged::default(),
             current: engine.current_version_after_refresh()?,
@@ -81,7 +84,7 @@ impl<'e, 'a> Session<'e, 'a> {
         };
         self.begin_row();
         let mut row = std::mem::take(&mut self.row);
-        row.load(self.engine, &table, first.pk)?;
+        row.load(self, &table, first.pk)?;
         let mut impacted = 0;
         for change in changes {
             let win = row.decide(self, &table, change)?;

@@ -4,10 +4,10 @@ use super::row::{Author, Entry, RowState};
 use super::session::Session;
 use crate::change::SENTINEL;
 use crate::sql::{Bind, bind_all, is_conflict};
-use crate::state::Engine;
 use crate::table::{MAX_ENTRIES, Table};
 use crate::{Error, Result};
 
+use rusqlite::Statement;
 use rusqlite::types::ValueRef;
 
 /// What an entry takes on the wire beside names, key and value: lengths, numbers and the author.
@@ -20,10 +20,10 @@ impl RowState<'_> {
         if session.weighs() {
             self.weigh(session, table)?;
         }
-        self.write_row(engine, table)?;
+        self.write_row(session, table)?;
         let key = match self.lookaside {
             Some(key) => key,
-            None => self.create_lookaside(engine, table)?,
+            None => self.create_lookaside(session, table)?,
         };
         for site in &self.winners {
             session.sites.ordinal(engine, *site)?;
@@ -53,12 +53,12 @@ impl RowState<'_> {
         Ok(())
     }
 
-    fn write_row(&self, engine: &Engine, table: &Table) -> Result<()> {
+    fn write_row(&self, session: &mut Session<'_, '_>, table: &Table) -> Result<()> {
         let refused = |error| Error::of_row_write(&table.name, error);
         let key = || self.key.iter();
         if self.delete {
-            let mut statement = engine.db().prepare_cached(&table.sql.delete_row)?;
-            bind_all(&mut statement, 1, key())?;
+            let statement = session.statements.get(&table.sql.delete_row)?;
+            bind_all(statement, 1, key())?;
             statement.raw_execute().map_err(refused)?;
         }
         let set: Vec<usize> =
@@ -69,27 +69,27 @@ impl RowState<'_> {
         let values = || self.values.iter().flatten().copied();
         let sql = table.set(&set);
         if self.was_alive && !self.delete && !set.is_empty() {
-            let mut statement = engine.db().prepare_cached(&sql.update)?;
-            bind_all(&mut statement, 1, key().chain(values()))?;
+            let statement = session.statements.get(&sql.update)?;
+            bind_all(statement, 1, key().chain(values()))?;
             if statement.raw_execute().map_err(refused)? > 0 {
                 return Ok(());
             }
         }
-        let mut statement = engine.db().prepare_cached(&sql.upsert)?;
-        bind_all(&mut statement, 1, key().chain(values()))?;
+        let statement = session.statements.get(&sql.upsert)?;
+        bind_all(statement, 1, key().chain(values()))?;
         statement.raw_execute().map_err(refused)?;
         Ok(())
     }
 
     /// Gives the row a lookaside key. It may have got one meanwhile: a trigger of the application's can merge, too.
-    fn create_lookaside(&self, engine: &Engine, table: &Table) -> Result<i64> {
-        let mut statement = engine.db().prepare_cached(&table.sql.insert_key)?;
-        bind_all(&mut statement, 1, self.key.iter())?;
-        if statement.raw_execute()? > 0 {
-            return Ok(engine.db().last_insert_rowid());
+    fn create_lookaside(&self, session: &mut Session<'_, '_>, table: &Table) -> Result<i64> {
+        let insert = session.statements.get(&table.sql.insert_key)?;
+        bind_all(insert, 1, self.key.iter())?;
+        if insert.raw_execute()? > 0 {
+            return Ok(session.engine.db().last_insert_rowid());
         }
-        let mut find = engine.db().prepare_cached(&table.sql.find_key)?;
-        bind_all(&mut find, 1, self.key.iter())?;
+        let find = session.statements.get(&table.sql.find_key)?;
+        bind_all(find, 1, self.key.iter())?;
         let mut rows = find.raw_query();
         Ok(rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?.get(0)?)
     }
@@ -116,22 +116,25 @@ impl RowState<'_> {
                 rows.push((name, entry, ordinal));
             }
             if self.lookaside.is_none() {
-                let inserted = write_rows(engine, &sql.insert, key, &rows);
+                let inserted = write_rows(session.statements.get(&sql.insert)?, key, &rows);
                 if !inserted.as_ref().is_err_and(is_conflict) {
                     inserted?;
                     continue;
                 }
                 // Entries of a row that lost its lookaside key, or that a trigger has merged meanwhile.
             }
-            write_rows(engine, &sql.replace, key, &rows)?;
+            // One by one: SQLite would keep a journal to take back the first of several if a later one failed.
+            let upsert = session.statements.get(&table.sql.replace_entry)?;
+            for row in &rows {
+                write_rows(upsert, key, std::slice::from_ref(row))?;
+            }
         }
         Ok(())
     }
 }
 
 /// Writes entries and their authors' ordinals with one statement.
-fn write_rows(engine: &Engine, sql: &str, key: i64, rows: &[(&str, Entry, i64)]) -> rusqlite::Result<usize> {
-    let mut statement = engine.db().prepare_cached(sql)?;
+fn write_rows(statement: &mut Statement<'_>, key: i64, rows: &[(&str, Entry, i64)]) -> rusqlite::Result<usize> {
     statement.raw_bind_parameter(1, key)?;
     for ((name, entry, ordinal), first) in rows.iter().zip((2..).step_by(5)) {
         statement.raw_bind_parameter(first, Bind(ValueRef::Text(name.as_bytes())))?;
