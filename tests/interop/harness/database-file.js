@@ -43,13 +43,18 @@ export class DatabaseFile {
 
   /** The rows of the last statement, each an array. Integers beyond 2^53 are bigints. */
   async query(sql, bind = []) {
-    let rows = [];
-    for await (const statement of this.#api.statements(this.#db, sql)) {
-      rows = [];
-      bind.forEach((value, index) => this.#api.bind(statement, index + 1, value));
-      while ((await this.#api.step(statement)) === SQLite.SQLITE_ROW) rows.push(this.#api.row(statement));
-    }
-    return rows;
+    return this.#rows(sql, bind, (statement) => this.#api.row(statement));
+  }
+
+  /** The same with exact values: a letter for the type, and then the number, or the bytes as hex digits. */
+  async exactly(sql) {
+    return this.#rows(sql, [], (statement) => {
+      return Array.from({ length: this.#api.column_count(statement) }, (_, column) => exact(this.#api, statement, column));
+    });
+  }
+
+  get isInTransaction() {
+    return this.#api.get_autocommit(this.#db) === 0;
   }
 
   /** Closes the database and writes it to `path`. */
@@ -63,6 +68,16 @@ export class DatabaseFile {
   async close() {
     await this.#closeConnection();
     this.#vfs.mapNameToFile.delete(this.#name);
+  }
+
+  async #rows(sql, bind, read) {
+    let rows = [];
+    for await (const statement of this.#api.statements(this.#db, sql)) {
+      rows = [];
+      bind.forEach((value, index) => this.#api.bind(statement, index + 1, value));
+      while ((await this.#api.step(statement)) === SQLite.SQLITE_ROW) rows.push(read(statement));
+    }
+    return rows;
   }
 
   async #opened() {
@@ -86,6 +101,24 @@ async function realEngine() {
     return { api, vfs };
   })();
   return engine;
+}
+
+const double = new DataView(new ArrayBuffer(8));
+
+function exact(api, statement, column) {
+  switch (api.column_type(statement, column)) {
+    case SQLite.SQLITE_INTEGER:
+      return `i${api.column_int64(statement, column)}`;
+    case SQLite.SQLITE_FLOAT:
+      double.setFloat64(0, api.column_double(statement, column));
+      return `r${double.getBigUint64(0)}`;
+    case SQLite.SQLITE_TEXT:
+      return `t${Buffer.from(api.column_blob(statement, column)).toString('hex')}`;
+    case SQLite.SQLITE_BLOB:
+      return `b${Buffer.from(api.column_blob(statement, column)).toString('hex')}`;
+    default:
+      return 'n';
+  }
 }
 
 // The memory file system has no shared memory, which write-ahead logging needs. With an empty log the mode is

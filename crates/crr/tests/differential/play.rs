@@ -1,0 +1,367 @@
+//! A scenario played on two engines, compared after every step.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::cell::Cell;
+use crate::engine::{Answer, Demand, Engine, Insertion};
+use crate::mend;
+use crate::observe::{self, Observation};
+use crate::scenario::{Action, Author, Delivery, Pull, SITES, Scenario, Since};
+use crate::sql::literal;
+
+/// The first difference between two engines.
+#[derive(Debug)]
+pub(crate) struct Difference {
+    /// After which step.
+    pub(crate) step: usize,
+    /// In what: a table, or the outcome of a statement.
+    pub(crate) what: String,
+    /// The statement.
+    sql: Option<String>,
+    ours: Vec<String>,
+    reference: Vec<String>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "after step {}, in {}", self.step, self.what)?;
+        self.sql.iter().try_for_each(|sql| writeln!(f, "  {sql}"))?;
+        self.ours.iter().try_for_each(|line| writeln!(f, "  only ours:          {line}"))?;
+        self.reference.iter().try_for_each(|line| writeln!(f, "  only the reference: {line}"))
+    }
+}
+
+/// The two engines, and the files that their databases begin with.
+pub(crate) struct Stage<'e> {
+    ours: Lane<'e>,
+    reference: Lane<'e>,
+    files: TempDir,
+}
+
+/// One engine with its files.
+struct Lane<'e> {
+    name: &'static str,
+    engine: &'e mut dyn Engine,
+}
+
+/// The id of a site.
+fn site_id(site: usize) -> String {
+    format!("x'{}'", ["a1", "b2", "c3"][site].repeat(16))
+}
+
+impl<'e> Stage<'e> {
+    pub(crate) fn new(ours: &'e mut dyn Engine, reference: &'e mut dyn Engine) -> Stage<'e> {
+        let files = tempfile::tempdir().unwrap();
+        let mut stage = Stage {
+            ours: Lane { name: "ours", engine: ours },
+            reference: Lane { name: "reference", engine: reference },
+            files,
+        };
+        for site in 0..SITES {
+            for lane in [&mut stage.ours, &mut stage.reference] {
+                let file = lane.empty_file(stage.files.path(), site);
+                lane.engine.open(site, &file);
+                // An engine keeps the id that it finds when it opens a file.
+                lane.engine.run_one(site, &format!("UPDATE crsql_site_id SET site_id = {}", site_id(site)));
+                lane.engine.close(site, &file);
+            }
+        }
+        stage
+    }
+
+    /// Plays a scenario on new databases. The number of changes that were merged.
+    pub(crate) fn play(&mut self, scenario: &Scenario) -> Result<usize, Difference> {
+        let folder = self.files.path();
+        for site in 0..SITES {
+            for lane in [&mut self.ours, &mut self.reference] {
+                let file = lane.file(folder, site);
+                fs::copy(lane.empty_file(folder, site), &file).unwrap();
+                lane.engine.open(site, &file);
+            }
+        }
+        let mut play = Play { stage: self, step: 0, watch: scenario.watch, last: [[0; SITES]; SITES], merged: 0 };
+        let played = play.steps(scenario);
+        let merged = play.merged;
+        let folder = self.files.path();
+        for site in 0..SITES {
+            for lane in [&mut self.ours, &mut self.reference] {
+                let file = lane.file(folder, site);
+                lane.engine.close(site, &file);
+            }
+        }
+        played.map(|()| merged)
+    }
+}
+
+impl Lane<'_> {
+    fn empty_file(&self, folder: &Path, site: usize) -> PathBuf {
+        folder.join(format!("empty-{}-{site}.db", self.name))
+    }
+
+    fn file(&self, folder: &Path, site: usize) -> PathBuf {
+        folder.join(format!("{}-{site}.db", self.name))
+    }
+}
+
+struct Play<'s, 'e> {
+    stage: &'s mut Stage<'e>,
+    step: usize,
+    /// Whether to look into transactions too. Looking makes engines read, which could hide something.
+    watch: bool,
+    /// The version up to which a site has read each of the others.
+    last: [[i64; SITES]; SITES],
+    merged: usize,
+}
+
+type Played = Result<(), Difference>;
+
+impl Play<'_, '_> {
+    fn steps(&mut self, scenario: &Scenario) -> Played {
+        for (at, step) in scenario.steps.iter().enumerate() {
+            self.step = at;
+            self.act(step.site, &step.action)?;
+            self.observe(step.site)?;
+        }
+        for site in 0..SITES {
+            let sound = self.stage.ours.engine.run_one(site, "PRAGMA integrity_check");
+            self.equal("integrity_check", &sound, &[vec![Cell::Text(b"ok".to_vec())]])?;
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, site: usize, action: &Action) -> Played {
+        match action {
+            Action::Sql(sql) => self.write(site, sql),
+            Action::Define(statements) => {
+                self.run(site, statements)?;
+                self.defined(site)
+            }
+            Action::Alter { table, statements } => {
+                let table = literal(table);
+                let mut all = vec![format!("SELECT crsql_begin_alter({table})")];
+                all.extend_from_slice(statements);
+                all.push(format!("SELECT crsql_commit_alter({table})"));
+                self.run(site, &all)?;
+                self.defined(site)
+            }
+            Action::Migrate(statements) => {
+                let schema: String = statements.iter().map(|sql| format!("{sql};\n")).collect();
+                self.run(site, &[format!("SELECT crsql_automigrate({})", literal(&schema))])?;
+                self.defined(site)
+            }
+            Action::Transaction { body, commit } => {
+                self.run(site, &["BEGIN".to_owned()])?;
+                self.body(site, body)?;
+                self.run(site, &[if *commit { "COMMIT" } else { "ROLLBACK" }.to_owned()])
+            }
+            Action::Savepoint { body, keep } => {
+                self.run(site, &["SAVEPOINT s".to_owned()])?;
+                self.body(site, body)?;
+                if !keep {
+                    self.run(site, &["ROLLBACK TO s".to_owned()])?;
+                }
+                self.run(site, &["RELEASE s".to_owned()])
+            }
+            Action::Pull(pull) => self.pull(site, pull),
+            Action::Forged(change) => self.merge(site, std::slice::from_ref(change), true),
+            Action::Reopen => {
+                let folder = self.stage.files.path();
+                for lane in [&mut self.stage.ours, &mut self.stage.reference] {
+                    let file = lane.file(folder, site);
+                    lane.engine.close(site, &file);
+                    lane.engine.open(site, &file);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a statement of the application's, and compares how many rows it says it has changed.
+    fn write(&mut self, site: usize, sql: &str) -> Played {
+        let statements = [sql.to_owned(), "SELECT changes()".to_owned()];
+        let [ours, reference] = self.both(site, &statements);
+        self.same_answer(sql, &ours[0], &reference[0])?;
+        // Otherwise the count is that of an earlier statement, which may have been one of the harness.
+        let counts = reference[0].is_ok() && ["INSERT", "UPDATE", "DELETE"].iter().any(|verb| sql.starts_with(verb));
+        if counts { self.same_answer("SELECT changes()", &ours[1], &reference[1]) } else { Ok(()) }
+    }
+
+    fn body(&mut self, site: usize, body: &[Action]) -> Played {
+        for action in body {
+            self.act(site, action)?;
+            if self.watch {
+                self.observe(site)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pull(&mut self, site: usize, pull: &Pull) -> Played {
+        let since = match pull.since {
+            Since::Last(after) => (self.last[site][pull.from] + after).max(0),
+            Since::Zero => 0,
+        };
+        let mut query = format!("{} WHERE db_version > {since}", observe::SELECT_CHANGES);
+        if pull.exclude {
+            query += &format!(" AND site_id IS NOT {}", site_id(site));
+        }
+        let [ours, reference] = self.both(pull.from, std::slice::from_ref(&query)).map(|mut answers| answers.remove(0));
+        self.same_answer(&query, &ours, &reference)?;
+        let Ok(mut changes) = reference else { return Ok(()) };
+        // Changes with equal db_version and seq come in no fixed order, and both engines have to get the same one.
+        changes.sort_by(|a, b| position(a).cmp(&position(b)).then_with(|| a.cmp(b)));
+        let end = changes.last().map_or(since, |change| position(change).0.unwrap_or(since));
+        let changes: Vec<Insertion> =
+            delivered(changes, pull.delivery).iter().map(|change| insertion(change, pull)).collect();
+        self.merge(site, &changes, pull.commit)?;
+        if pull.commit {
+            self.last[site][pull.from] = end;
+        }
+        Ok(())
+    }
+
+    /// Merges changes, in a transaction of their own if there is none.
+    fn merge(&mut self, site: usize, changes: &[Insertion], commit: bool) -> Played {
+        let nested = self.stage.reference.engine.is_in_transaction(site);
+        if !nested {
+            self.run(site, &["BEGIN".to_owned()])?;
+        }
+        let before = self.impacted(site);
+        let ours = self.stage.ours.engine.merge(site, changes);
+        let reference = self.stage.reference.engine.merge(site, changes);
+        self.merged += reference.iter().filter(|answer| answer.is_ok()).count();
+        for ((change, ours), reference) in changes.iter().zip(&ours).zip(&reference) {
+            self.same_answer(&change.sql, ours, reference)?;
+        }
+        for (change, answer) in changes.iter().zip(&reference) {
+            if answer.is_err() {
+                self.run(site, &[mend::take_version(change.db_version)])?;
+            }
+        }
+        let after = self.impacted(site);
+        if reference.iter().all(Result::is_ok) {
+            let growth = |at: usize| vec![vec![Cell::Integer(after[at] - before[at])]];
+            self.equal("the growth of crsql_rows_impacted()", &growth(0), &growth(1))?;
+        }
+        if !nested {
+            if self.watch {
+                self.observe(site)?;
+            }
+            self.run(site, &[if commit { "COMMIT" } else { "ROLLBACK" }.to_owned()])?;
+        }
+        Ok(())
+    }
+
+    fn impacted(&mut self, site: usize) -> [i64; 2] {
+        self.both(site, &["SELECT crsql_rows_impacted()".to_owned()])
+            .map(|answers| answers[0].as_ref().unwrap()[0][0].integer().unwrap())
+    }
+
+    fn defined(&mut self, site: usize) -> Played {
+        self.observe(site)?;
+        self.stage.ours.engine.defined(site);
+        self.stage.reference.engine.defined(site);
+        Ok(())
+    }
+
+    fn run(&mut self, site: usize, statements: &[String]) -> Played {
+        let [ours, reference] = self.both(site, statements);
+        let mut answers = statements.iter().zip(ours.iter().zip(&reference));
+        answers.try_for_each(|(sql, (ours, reference))| self.same_answer(sql, ours, reference))
+    }
+
+    fn both(&mut self, site: usize, statements: &[String]) -> [Vec<Answer>; 2] {
+        [self.stage.ours.engine.run(site, statements), self.stage.reference.engine.run(site, statements)]
+    }
+
+    fn observe(&mut self, site: usize) -> Played {
+        let Stage { ours, reference, .. } = &mut *self.stage;
+        let (ours, reference) =
+            (Observation::of(&mut *ours.engine, site), Observation::of(&mut *reference.engine, site));
+        for (what, ours, reference) in ours.beside(&reference) {
+            self.equal(what, ours, reference)?;
+        }
+        Ok(())
+    }
+
+    /// Compares what a statement gave. Errors are equal, whatever they say.
+    fn same_answer(&self, sql: &str, ours: &Answer, reference: &Answer) -> Played {
+        let compared = match (ours, reference) {
+            (Ok(ours), Ok(reference)) => self.equal("the rows of a statement", ours, reference),
+            (Err(_), Err(_)) => Ok(()),
+            _ => {
+                let told = |answer: &Answer| match answer {
+                    Ok(_) => "success".to_owned(),
+                    Err(error) => format!("failure: {error}"),
+                };
+                Err(self.difference("the success of a statement", vec![told(ours)], vec![told(reference)]))
+            }
+        };
+        compared.map_err(|difference| Difference { sql: Some(sql.to_owned()), ..difference })
+    }
+
+    /// Compares rows in whatever order they come.
+    fn equal(&self, what: &str, ours: &[Vec<Cell>], reference: &[Vec<Cell>]) -> Played {
+        let sorted = |rows: &[Vec<Cell>]| {
+            let mut rows = rows.to_vec();
+            rows.sort();
+            rows
+        };
+        let (ours, reference) = (sorted(ours), sorted(reference));
+        if ours == reference {
+            return Ok(());
+        }
+        let only = |some: &[Vec<Cell>], others: &[Vec<Cell>]| {
+            let mut others = others.to_vec();
+            let mut only = Vec::new();
+            for row in some {
+                match others.iter().position(|other| other == row) {
+                    Some(at) => drop(others.swap_remove(at)),
+                    None => only.push(row.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+                }
+            }
+            only
+        };
+        Err(self.difference(what, only(&ours, &reference), only(&reference, &ours)))
+    }
+
+    fn difference(&self, what: &str, ours: Vec<String>, reference: Vec<String>) -> Difference {
+        Difference { step: self.step, what: what.to_owned(), sql: None, ours, reference }
+    }
+}
+
+/// `db_version` and `seq` of a change.
+pub(crate) fn position(change: &[Cell]) -> (Option<i64>, Option<i64>) {
+    (change[5].integer(), change[8].integer())
+}
+
+fn delivered(changes: Vec<Vec<Cell>>, delivery: Delivery) -> Vec<Vec<Cell>> {
+    match delivery {
+        Delivery::Whole => changes,
+        Delivery::Cut(percent) => {
+            let length = changes.len() * percent / 100;
+            changes.into_iter().take(length).collect()
+        }
+        Delivery::Holes => changes.into_iter().step_by(2).collect(),
+        Delivery::Reversed => changes.into_iter().rev().collect(),
+        Delivery::Twice => [&changes[..], &changes[..]].concat(),
+    }
+}
+
+fn insertion(change: &[Cell], pull: &Pull) -> Insertion {
+    let mut fields: Vec<String> = change.iter().map(ToString::to_string).collect();
+    match pull.author {
+        Author::Kept => {}
+        Author::Sender => fields[6] = site_id(pull.from),
+        Author::Nobody => fields[6] = "NULL".to_owned(),
+    }
+    Insertion {
+        table: change[0].text().unwrap().to_owned(),
+        db_version: position(change).0.unwrap(),
+        sql: format!("INSERT INTO crsql_changes VALUES ({})", fields.join(", ")),
+    }
+}

@@ -1,0 +1,157 @@
+//! The real engine: the WASM build from npm in a process of Node's, driven by JSON lines.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::cell::Cell;
+use crate::engine::{Answer, Demand, Engine, Insertion};
+use crate::mend;
+
+const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/interop/reference.js");
+
+/// cr-sqlite 0.16.0, with the defects mended that would make every comparison after them pointless: see [`mend`].
+#[derive(Debug)]
+pub(crate) struct Reference {
+    process: Child,
+    requests: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    sites: BTreeMap<usize, Site>,
+}
+
+#[derive(Debug, Default)]
+struct Site {
+    in_transaction: bool,
+    /// The update triggers that were mended, by table, as the engine had made them.
+    triggers: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Ran {
+    in_transaction: bool,
+    answers: Vec<Said>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Said {
+    Rows(Vec<Vec<String>>),
+    Error(String),
+}
+
+impl Reference {
+    pub(crate) fn start() -> Reference {
+        let mut process = Command::new("node")
+            .arg(PROGRAM)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("Node can't be started: {error}; these tests need it, and npm"));
+        let requests = process.stdin.take().unwrap();
+        let answers = BufReader::new(process.stdout.take().unwrap());
+        Reference { process, requests, answers, sites: BTreeMap::new() }
+    }
+
+    fn ask(&mut self, request: &Value) -> String {
+        // A process that has died says why on stderr.
+        writeln!(self.requests, "{request}").unwrap_or_else(|error| panic!("the reference died ({error}) at {request}"));
+        let mut answer = String::new();
+        let length = self.answers.read_line(&mut answer).unwrap();
+        assert!(length > 0, "the reference died of {request}; `cargo xtask interop` installs the packages it needs");
+        answer
+    }
+
+    /// Puts the triggers back that the engine had made.
+    fn restore_triggers(&mut self, site: usize) {
+        let mended = std::mem::take(&mut self.sites.get_mut(&site).unwrap().triggers);
+        for (table, original) in mended {
+            if mend::is_mended(&self.update_trigger(site, &table)) {
+                self.run_one(site, &mend::drop_update_trigger(&table));
+                self.run_one(site, &original);
+            }
+        }
+    }
+
+    /// The text of a CRR's update trigger.
+    fn update_trigger(&mut self, site: usize, table: &str) -> String {
+        let rows = self.run_one(site, &mend::select_update_trigger(table));
+        let text = rows.first().and_then(|row| row[0].text());
+        text.unwrap_or_default().to_owned()
+    }
+}
+
+impl Engine for Reference {
+    fn open(&mut self, site: usize, file: &Path) {
+        self.ask(&json!(["open", site, file]));
+        self.sites.insert(site, Site::default());
+        self.defined(site);
+    }
+
+    fn close(&mut self, site: usize, file: &Path) {
+        if self.is_in_transaction(site) {
+            self.run_one(site, "ROLLBACK");
+        }
+        self.restore_triggers(site);
+        self.ask(&json!(["close", site, file]));
+        self.sites.remove(&site);
+    }
+
+    fn run(&mut self, site: usize, statements: &[String]) -> Vec<Answer> {
+        let answer = self.ask(&json!(["run", site, statements]));
+        let ran: Ran = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
+        self.sites.get_mut(&site).unwrap().in_transaction = ran.in_transaction;
+        ran.answers
+            .into_iter()
+            .map(|said| match said {
+                Said::Rows(rows) => {
+                    Ok(rows.into_iter().map(|row| row.iter().map(|cell| Cell::parse(cell)).collect()).collect())
+                }
+                Said::Error(error) => Err(error),
+            })
+            .collect()
+    }
+
+    fn merge(&mut self, site: usize, changes: &[Insertion]) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        let mut statements = Vec::new();
+        for change in changes {
+            statements.extend([mend::BEFORE_CHANGE.to_owned(), change.sql.clone()]);
+            let answer = self.run(site, &std::mem::take(&mut statements)).pop().unwrap();
+            statements.extend(mend::after_change(&change.table, answer.is_ok()));
+            answers.push(answer);
+        }
+        self.run(site, &statements);
+        answers
+    }
+
+    fn defined(&mut self, site: usize) {
+        for row in self.run_one(site, mend::SELECT_CRRS) {
+            let table = row[0].text().unwrap().to_owned();
+            let original = self.update_trigger(site, &table);
+            if original.is_empty() || mend::is_mended(&original) {
+                continue;
+            }
+            let columns = self.run_one(site, &mend::select_columns(&table));
+            for sql in mend::update_trigger(&table, &columns) {
+                self.run_one(site, &sql);
+            }
+            self.sites.get_mut(&site).unwrap().triggers.insert(table, original);
+        }
+    }
+
+    fn is_in_transaction(&self, site: usize) -> bool {
+        self.sites[&site].in_transaction
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
