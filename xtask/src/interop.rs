@@ -3,79 +3,27 @@
 use std::env::consts::EXE_SUFFIX;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
+use crate::node::{npm, packages};
 use crate::report::Report;
-use crate::rust::{cargo, root};
+use crate::rust::cargo;
 
-const PACKAGES: &str = "interop packages";
 const SERVER: &str = "interop server";
 const TESTS: &str = "interop tests";
 
-/// The oldest Node that the tests run in, as in `tests/interop/package.json`.
-const OLDEST_NODE: (u32, u32) = (20, 10);
-
-/// Installs the packages if the lock file has changed, builds the server, and runs the tests.
+/// Builds the server and runs the tests.
 pub(crate) fn run(report: &mut Report) {
-    if let Err(missing) = find_node().and_then(|()| find_npm()) {
-        report.left_out(TESTS, missing);
-        return;
-    }
-    let packages = Packages::in_folder(&root().join("tests").join("interop"));
-    if !packages.up_to_date() {
-        if !report.run(
-            PACKAGES,
-            npm().args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&packages.folder),
-        ) {
-            return;
-        }
-        if let Err(error) = packages.remember() {
-            report.failed(PACKAGES, format!("{} can't be written: {error}", packages.installed.display()));
-            return;
-        }
-    }
+    let Some(folder) = packages(report, TESTS) else { return };
     if !report.run(SERVER, cargo().args(["build", "--example", "server"])) {
         return;
     }
     match built_server() {
         Ok(server) => {
-            report.run(TESTS, npm().arg("test").current_dir(&packages.folder).env("SYNC_SERVER", server));
+            report.run(TESTS, npm().arg("test").current_dir(&folder).env("SYNC_SERVER", server));
         }
         Err(error) => report.failed(TESTS, format!("the server that was built is not to be found: {error}")),
     }
-}
-
-fn find_node() -> Result<(), String> {
-    let (major, minor) = OLDEST_NODE;
-    let wanted = format!("install Node {major}.{minor} or newer, with npm (https://nodejs.org)");
-    let text = version_of(Command::new("node")).ok_or_else(|| format!("node is missing; {wanted}"))?;
-    match parse_version(&text) {
-        Some(version) if version >= OLDEST_NODE => Ok(()),
-        Some(_) => Err(format!("node is {}, which is too old; {wanted}", text.trim())),
-        None => Err(format!("`node --version` says {:?}, which is no version; {wanted}", text.trim())),
-    }
-}
-
-fn find_npm() -> Result<(), String> {
-    version_of(npm())
-        .map(|_version| ())
-        .ok_or_else(|| "npm is missing; it comes with Node (https://nodejs.org)".to_owned())
-}
-
-fn npm() -> Command {
-    Command::new(if cfg!(windows) { "npm.cmd" } else { "npm" })
-}
-
-fn version_of(mut program: Command) -> Option<String> {
-    let output = program.arg("--version").stderr(Stdio::null()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Major and minor number of a version as Node prints it: `v20.11.1`.
-fn parse_version(text: &str) -> Option<(u32, u32)> {
-    let mut numbers = text.trim().strip_prefix('v')?.split('.').map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// The example beside this program: both are built by the same profile into the same folder.
@@ -83,62 +31,4 @@ fn built_server() -> io::Result<PathBuf> {
     let server = std::env::current_exe()?.with_file_name("examples").join(format!("server{EXE_SUFFIX}"));
     fs::metadata(&server).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", server.display())))?;
     Ok(server)
-}
-
-/// What npm installed, with a copy of the lock file that it was installed from.
-struct Packages {
-    folder: PathBuf,
-    lock: PathBuf,
-    installed: PathBuf,
-}
-
-impl Packages {
-    fn in_folder(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            lock: folder.join("package-lock.json"),
-            // Inside `node_modules`, so that it goes when they do.
-            installed: folder.join("node_modules").join(".installed-from.json"),
-        }
-    }
-
-    /// Compares contents, not times: a fresh checkout has new times and an old lock file.
-    fn up_to_date(&self) -> bool {
-        match (fs::read(&self.lock), fs::read(&self.installed)) {
-            (Ok(lock), Ok(installed)) => lock == installed,
-            _ => false,
-        }
-    }
-
-    fn remember(&self) -> io::Result<()> {
-        fs::copy(&self.lock, &self.installed).map(|_bytes| ())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_compare_as_numbers() {
-        assert_eq!(parse_version("v20.11.1\n"), Some((20, 11)));
-        assert!(parse_version("v20.9.0") < Some(OLDEST_NODE));
-        assert!(parse_version("v100.0.0") > Some(OLDEST_NODE));
-        for text in ["", "20.11.1", "v20", "vx.y"] {
-            assert_eq!(parse_version(text), None, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn packages_are_installed_again_when_the_lock_file_changes() {
-        let folder = tempfile::tempdir().unwrap();
-        let packages = Packages::in_folder(folder.path());
-        fs::write(&packages.lock, "one").unwrap();
-        assert!(!packages.up_to_date());
-        fs::create_dir(folder.path().join("node_modules")).unwrap();
-        packages.remember().unwrap();
-        assert!(packages.up_to_date());
-        fs::write(&packages.lock, "two").unwrap();
-        assert!(!packages.up_to_date());
-    }
 }

@@ -1,6 +1,8 @@
 //! The project's own chores. `cargo xtask test` is everything that has to pass before a commit is shared.
 
+mod differential;
 mod interop;
+mod node;
 mod report;
 mod rust;
 
@@ -12,12 +14,15 @@ const HELP: &str = "\
 Usage: cargo xtask <COMMAND>
 
 Commands:
-  test               Check format, lints and documentation, run all Rust tests, then the interop tests
-  test --no-interop  The same without the interop tests
+  test               Check format, lints and documentation, run all Rust tests, then the two below
+  test --no-interop  The same without the two below, which need Node
+  differential       Only the differential tests: random operations on our engine and on cr-sqlite itself
   interop            Only the interop tests: the real vlcn clients in Node against the example server
   help               Print this text
 
-Needs rustfmt and clippy (rustup component add rustfmt clippy); the interop tests need Node 20.10 or newer with npm.
+DIFFERENTIAL_SEEDS=100000 makes the differential tests long, DIFFERENTIAL_START=2000 begins with another seed.
+
+Needs rustfmt and clippy (rustup component add rustfmt clippy); the last two need Node 20.10 or newer with npm.
 A part whose tool is missing is left out, and the summary says so. With CI=true in the environment it fails instead.";
 
 fn main() -> ExitCode {
@@ -27,11 +32,13 @@ fn main() -> ExitCode {
     match args.as_slice() {
         ["test"] => {
             rust::check(&mut report);
+            differential::run(&mut report);
             interop::run(&mut report);
         }
         ["test", "--no-interop"] => rust::check(&mut report),
+        ["differential"] => differential::run(&mut report),
         ["interop"] => interop::run(&mut report),
-        ["help" | "--help" | "-h"] | ["test" | "interop", "--help" | "-h"] => {
+        ["help" | "--help" | "-h"] | ["test" | "differential" | "interop", "--help" | "-h"] => {
             println!("{HELP}");
             return ExitCode::SUCCESS;
         }

@@ -99,12 +99,11 @@ fn fill_column(engine: &Engine, table: &Table, position: usize, stamp: Stamp) ->
     });
     let keys: Vec<i64> = db
         .prepare(&format!(
-            "SELECT p.__crsql_key FROM {} AS p JOIN {} AS t ON {same_key}
+            "SELECT p.__crsql_key FROM {} AS t JOIN {} AS p ON {same_key}
              WHERE {differs} AND
-                   NOT EXISTS (SELECT 1 FROM {} AS c WHERE c.key = p.__crsql_key AND c.col_name = ?1)
-             ORDER BY p.__crsql_key",
-            table::lookaside(&table.name),
+                   NOT EXISTS (SELECT 1 FROM {} AS c WHERE c.key = p.__crsql_key AND c.col_name = ?1)",
             table::base(&table.name),
+            table::lookaside(&table.name),
             table::clock(&table.name),
         ))?
         .query_map([&column.name], |row| row.get(0))?

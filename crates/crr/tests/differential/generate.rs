@@ -1,6 +1,7 @@
 //! Scenarios made from seeds.
 
 use crate::engine::Insertion;
+use crate::evolve::{self, Altered};
 use crate::random::Random;
 use crate::scenario::{Action, Author, Delivery, Pull, SITES, Scenario, Since, Step};
 use crate::sql::{identifier, list, literal};
@@ -15,7 +16,7 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
         let table = Table::random(&mut random, &tables);
         tables.push(table);
     }
-    let mut generator = Generator { random, sites: vec![tables; SITES], steps: Vec::new() };
+    let mut generator = Generator { random, sites: vec![tables; SITES], steps: Vec::new(), number: 0 };
     generator.create();
     for _ in 0..generator.random.between(5, 40) {
         generator.step();
@@ -29,11 +30,19 @@ struct Generator {
     /// The tables that each site has.
     sites: Vec<Vec<Table>>,
     steps: Vec<Step>,
+    /// How many things were numbered.
+    number: usize,
 }
 
 impl Generator {
     /// The sites make their tables, some with rows in them before they are CRRs.
     fn create(&mut self) {
+        if self.random.chance(30) {
+            for site in 0..SITES {
+                self.push(site, Action::Migrate(evolve::schema(&self.sites[site])));
+            }
+            return;
+        }
         let filled = self.random.chance(25);
         for site in 0..SITES {
             for table in self.sites[site].clone() {
@@ -52,28 +61,89 @@ impl Generator {
         let action = match self.random.below(100) {
             0..=44 => self.sql(site),
             45..=64 => self.transaction(site),
-            65..=89 => Action::Pull(self.pull(site)),
-            90..=95 => self.forged(site),
+            65..=86 => Action::Pull(self.pull(site)),
+            87..=91 => self.forged(site),
+            92..=93 => return self.alter(site),
+            94..=95 => return self.migrate(site),
+            96 => return self.define(site),
             _ => Action::Reopen,
         };
         self.push(site, action);
     }
 
+    /// Changes a table, at this site or at all where it is the same.
+    fn alter(&mut self, site: usize) {
+        let before = self.table(site);
+        self.number += 1;
+        let altered = evolve::alter(&mut self.random, &before, self.number);
+        let everybody_has_it = self.sites.iter().all(|tables| tables.contains(&before));
+        if altered.table.keys != before.keys {
+            // The reference makes rows of keys with columns too many or too few (D10): all sites have to agree about them.
+            if everybody_has_it {
+                (0..SITES).for_each(|site| self.take_over(site, &before, &altered));
+            }
+            return;
+        }
+        for site in self.there_or_everywhere(site) {
+            self.take_over(site, &before, &altered);
+        }
+    }
+
+    fn take_over(&mut self, site: usize, before: &Table, altered: &Altered) {
+        if let Some(at) = self.sites[site].iter().position(|table| table == before) {
+            self.sites[site][at] = altered.table.clone();
+            self.push(site, altered.action.clone());
+        }
+    }
+
+    /// Brings this site, or all that have the same tables, to a new schema.
+    fn migrate(&mut self, site: usize) {
+        let before = self.sites[site].clone();
+        let after = evolve::migrate(&mut self.random, &before);
+        for site in self.there_or_everywhere(site) {
+            if self.sites[site] == before {
+                self.sites[site].clone_from(&after);
+                self.push(site, Action::Migrate(evolve::schema(&after)));
+            }
+        }
+    }
+
+    /// Makes another table, one that can be a CRR or one that can't, or makes a CRR of a CRR.
+    fn define(&mut self, site: usize) {
+        if self.random.chance(30) {
+            self.number += 1;
+            let statements = evolve::unsuitable(&mut self.random, self.number);
+            return self.push(site, Action::Define(statements));
+        }
+        let table = match self.sites[site].len() < 4 {
+            true => Table::random(&mut self.random, &self.sites[site]),
+            false => self.table(site),
+        };
+        for site in self.there_or_everywhere(site) {
+            if !self.sites[site].iter().any(|other| other.name == table.name) {
+                self.sites[site].push(table.clone());
+            }
+            self.push(site, Action::Define(evolve::schema(std::slice::from_ref(&table))));
+        }
+    }
+
+    fn there_or_everywhere(&mut self, site: usize) -> Vec<usize> {
+        if self.random.chance(25) { vec![site] } else { (0..SITES).collect() }
+    }
+
     /// In the end, everybody gets everything.
     fn settle(&mut self) {
-        for _ in 0..2 {
-            for site in 0..SITES {
-                for from in (0..SITES).filter(|from| *from != site) {
-                    let pull = Pull {
-                        from,
-                        since: Since::Zero,
-                        exclude: true,
-                        author: Author::Kept,
-                        delivery: Delivery::Whole,
-                        commit: true,
-                    };
-                    self.push(site, Action::Pull(pull));
-                }
+        for site in 0..SITES {
+            for from in (0..SITES).filter(|from| *from != site) {
+                let pull = Pull {
+                    from,
+                    since: Since::Zero,
+                    exclude: true,
+                    author: Author::Kept,
+                    delivery: Delivery::Whole,
+                    commit: true,
+                };
+                self.push(site, Action::Pull(pull));
             }
         }
     }
@@ -106,10 +176,19 @@ impl Generator {
                 }
                 80..=86 => Action::Pull(self.pull(site)),
                 87..=92 => self.forged(site),
-                93..=95 => Action::Sql(format!("SELECT crsql_next_db_version({})", self.random.below(20))),
+                93..=95 => self.take_version(),
                 _ => self.sql(site),
             })
             .collect()
+    }
+
+    /// A version is taken, and something written: a version that nothing was written with is forgotten at different times,
+    /// because a failed alteration is a rollback in the reference and none here (D2).
+    fn take_version(&mut self) -> Action {
+        let take = format!("SELECT crsql_next_db_version({})", self.random.below(20));
+        let write =
+            format!("INSERT OR REPLACE INTO crsql_tracked_peers VALUES (x'01', {}, 0, 0, 0)", self.random.below(20));
+        Action::Savepoint { body: vec![Action::Sql(take), Action::Sql(write)], keep: true }
     }
 
     fn pull(&mut self, site: usize) -> Pull {
@@ -144,9 +223,9 @@ impl Generator {
         let table = self.table(site);
         let random = &mut self.random;
         let keys = table.key_columns().into_iter().map(|column| column.kind.key(random)).collect::<Vec<_>>();
-        let cl = random.weighted(&[(6, 1), (3, 2), (3, 3), (1, 4), (1, 5)]);
+        let cl: usize = random.weighted(&[(6, 1), (3, 2), (3, 3), (1, 4), (1, 5)]);
         let columns = table.columns_besides_key();
-        let (cid, val, col_version) = if cl % 2 == 0 || columns.is_empty() || random.chance(15) {
+        let (cid, val, col_version) = if cl.is_multiple_of(2) || columns.is_empty() || random.chance(15) {
             ("-1".to_owned(), "NULL".to_owned(), cl)
         } else {
             let column = *random.pick(&columns);
@@ -230,9 +309,7 @@ impl Statement<'_> {
         let is_key = |column: &Column| self.table.keys.contains(&column.name);
         let values: Vec<String> = columns
             .iter()
-            .map(|column| {
-                if is_key(column) { column.kind.key(self.random) } else { column.kind.written(self.random) }
-            })
+            .map(|column| if is_key(column) { column.kind.key(self.random) } else { column.kind.written(self.random) })
             .collect();
         list(values)
     }
@@ -243,7 +320,8 @@ impl Statement<'_> {
         if chosen.is_empty() {
             return format!(" ON CONFLICT ({keys}) DO NOTHING");
         }
-        let set = list(chosen.iter().map(|column| format!("{name} = excluded.{name}", name = identifier(&column.name))));
+        let set =
+            list(chosen.iter().map(|column| format!("{name} = excluded.{name}", name = identifier(&column.name))));
         format!(" ON CONFLICT ({keys}) DO UPDATE SET {set}")
     }
 

@@ -15,6 +15,7 @@
 
 mod cell;
 mod engine;
+mod evolve;
 mod generate;
 mod mend;
 mod observe;
@@ -60,8 +61,12 @@ fn both_engines_hold_the_same_after_every_step() {
                     Err(difference) => {
                         // Nobody else has to begin another one.
                         next.store(end, Ordering::Relaxed);
+                        let first = difference.to_string();
                         let (scenario, difference) = shrink(&mut stage, scenario, difference);
-                        return Some(format!("seed {seed}:\n{scenario}\n{difference}\n{}", command(seed)));
+                        return Some(format!(
+                            "seed {seed}: {first}\nmade small:\n{scenario}\n{difference}\n{}",
+                            command(seed)
+                        ));
                     }
                 };
             }

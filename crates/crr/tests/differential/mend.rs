@@ -10,6 +10,8 @@
 //!   set), and the sync bit, so that local writes are no longer tracked: both are undone. [`after_change`]
 //! - A change that fails has taken a version all the same, which later writes of the transaction get: both engines take it
 //!   then. [`take_version`]
+//! - A change of a column that the table doesn't have is refused here in any case, and by the reference only if it doesn't
+//!   lose to a later life of its row. Where only this engine refuses one, neither has done anything. [`is_refused_early`]
 //!
 //! The others are avoided by the generator, each where the comment says so, or left out of the comparison:
 //!
@@ -19,6 +21,7 @@
 //!   compared is what merges without failures add to it.
 
 use crate::cell::Cell;
+use crate::engine::Answer;
 use crate::sql::{identifier, literal};
 
 /// In the mended triggers.
@@ -114,6 +117,11 @@ pub(crate) fn after_change(table: &str, succeeded: bool) -> Vec<String> {
 /// Takes the version of a change.
 pub(crate) fn take_version(db_version: i64) -> String {
     format!("SELECT crsql_next_db_version({db_version})")
+}
+
+/// Whether a change failed here for a reason that the reference didn't come to look for.
+pub(crate) fn is_refused_early(ours: &Answer, reference: &Answer) -> bool {
+    reference.is_ok() && ours.as_ref().is_err_and(|error| error.contains("has no column"))
 }
 
 fn trigger_name(table: &str) -> String {

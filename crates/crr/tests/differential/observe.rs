@@ -3,11 +3,15 @@
 use crate::cell::Cell;
 use crate::engine::{Demand, Engine};
 use crate::play::position;
-use crate::sql::{identifier, literal};
+use crate::sql::identifier;
 
 /// All fields of all changes.
 pub(crate) const SELECT_CHANGES: &str =
     r#"SELECT "table", pk, cid, val, col_version, db_version, site_id, cl, seq FROM crsql_changes"#;
+
+/// Definitions of tables.
+pub(crate) const SELECT_DEFINITIONS: &str = "SELECT t.name, c.*
+     FROM sqlite_schema AS t JOIN pragma_table_xinfo(t.name) AS c WHERE t.type = 'table'";
 
 /// Everything that a database holds, by the names of what it is in.
 pub(crate) struct Observation(Vec<(String, Vec<Vec<Cell>>)>);
@@ -29,8 +33,6 @@ impl Observation {
             // The version of the engine is its own.
             let part = if table == "crsql_master" { " WHERE key <> 'crsqlite_version'" } else { "" };
             queries.push((table.to_owned(), format!("SELECT * FROM {}{part}", identifier(table))));
-            let definition = format!("SELECT * FROM pragma_table_xinfo({})", literal(table));
-            queries.push((format!("the definition of {table}"), definition));
         }
         let (names, queries): (Vec<String>, Vec<String>) = queries.into_iter().unzip();
         let answers = engine.run(site, &queries);
@@ -43,7 +45,8 @@ impl Observation {
             let rows = answer.unwrap_or_else(|error| vec![vec![Cell::Text(error.into_bytes())]]);
             if name == "crsql_changes" {
                 let in_order = rows.iter().all(|row| row.len() == 9) && rows.is_sorted_by_key(|row| position(row));
-                found.push(("whether crsql_changes is in order".to_owned(), vec![vec![Cell::Integer(in_order.into())]]));
+                found
+                    .push(("whether crsql_changes is in order".to_owned(), vec![vec![Cell::Integer(in_order.into())]]));
             }
             found.push((name, rows));
         }

@@ -59,7 +59,8 @@ impl Reference {
 
     fn ask(&mut self, request: &Value) -> String {
         // A process that has died says why on stderr.
-        writeln!(self.requests, "{request}").unwrap_or_else(|error| panic!("the reference died ({error}) at {request}"));
+        writeln!(self.requests, "{request}")
+            .unwrap_or_else(|error| panic!("the reference died ({error}) at {request}"));
         let mut answer = String::new();
         let length = self.answers.read_line(&mut answer).unwrap();
         assert!(length > 0, "the reference died of {request}; `cargo xtask interop` installs the packages it needs");

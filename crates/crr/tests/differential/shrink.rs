@@ -19,7 +19,7 @@ pub(crate) fn shrink(stage: &mut Stage<'_>, failing: Scenario, difference: Diffe
                 break 'smaller;
             }
             match stage.play(&shorter) {
-                Err(other) if other.what == difference.what => {
+                Err(other) if other.is_like(&difference) => {
                     (smallest, difference) = (shorter, other);
                     continue 'smaller;
                 }

@@ -47,7 +47,8 @@ impl Table {
         let taken: Vec<&str> = others.iter().map(|table| table.name.as_str()).collect();
         let names: Vec<&str> = TABLE_NAMES.into_iter().filter(|name| !taken.contains(name)).collect();
         let name = (*random.pick(&names)).to_owned();
-        let mut table = Table { name, columns: vec![], keys: vec![], without_rowid: random.chance(30), indexed: vec![] };
+        let mut table =
+            Table { name, columns: vec![], keys: vec![], without_rowid: random.chance(30), indexed: vec![] };
 
         let mut names = KEY_NAMES.to_vec();
         for _ in 0..random.weighted(&[(6, 1), (3, 2), (1, 3)]) {
@@ -84,10 +85,8 @@ impl Table {
 
     /// A column that the table doesn't have.
     pub(crate) fn new_column(&self, random: &mut Random) -> Column {
-        let names: Vec<&str> = COLUMN_NAMES
-            .into_iter()
-            .filter(|name| self.columns.iter().all(|column| column.name != *name))
-            .collect();
+        let names: Vec<&str> =
+            COLUMN_NAMES.into_iter().filter(|name| self.columns.iter().all(|column| column.name != *name)).collect();
         let name = (*random.pick(&names)).to_owned();
         let kind = Kind::random(random);
         let mut declared = kind.declared(random);
@@ -200,7 +199,9 @@ impl Kind {
                 let kind = *random.pick(&[Kind::Integer, Kind::Real, Kind::Text, Kind::Blob]);
                 return kind.stored(random);
             }
-            Kind::Integer => &["0", "1", "5", "-5", "255", "256", "-9223372036854775808", "9223372036854775807", "NULL"],
+            Kind::Integer => {
+                &["0", "1", "5", "-5", "255", "256", "-9223372036854775808", "9223372036854775807", "NULL"]
+            }
             Kind::Real => &["0.0", "1.5", "-2.5", "7.0", "1e300", "9e999", "0.1", "NULL"],
             Kind::Text => &["'x'", "'y'", "'xyz'", "''", "'éa'", "'X'", "'it''s'", "NULL"],
             Kind::Blob => &["x''", "x'ff'", "x'00'", "x'0001'", "NULL"],
