@@ -14,6 +14,7 @@ use rusqlite::{CachedStatement, OptionalExtension, Row, Transaction, Transaction
 
 use crate::change::SENTINEL;
 use crate::pack::Packer;
+use crate::schema::CLOCK_SUFFIX;
 use crate::state::Engine;
 use crate::table::Table;
 use crate::{Change, ChangesQuery, Crr, Error, Result, SiteId};
@@ -139,6 +140,8 @@ impl Entry {
 #[derive(Debug)]
 pub(crate) struct Scan {
     tables: Vec<Arc<Table>>,
+    /// Positions of those that have something new: of many, most have nothing.
+    newer: Vec<usize>,
     /// Everything up to this version is done.
     after: i64,
     up_to: i64,
@@ -156,9 +159,18 @@ impl Scan {
         let tables = engine.schema()?.tables(engine.db())?;
         // What is written while this walks has later versions: without an end, they would never stop.
         let stored = engine.stored_version()?;
+        let mut versions = HashMap::new();
+        engine.read_versions(|clock, newest| {
+            versions.insert(clock.to_owned(), newest);
+        })?;
+        let is_newer = |table: &Table| {
+            versions.get(&format!("{}{CLOCK_SUFFIX}", table.name)).is_some_and(|newest| *newest > query.after)
+        };
+        let newer = tables.iter().enumerate().filter(|(_, table)| is_newer(table)).map(|(at, _)| at).collect();
         let exclude = query.exclude.map(|site| ordinal(engine, site)).transpose()?.flatten();
         Ok(Scan {
             tables,
+            newer,
             after: query.after,
             up_to: query.up_to.map_or(stored, |up_to| up_to.min(stored)),
             exclude,
@@ -177,7 +189,8 @@ impl Scan {
         self.entries.clear();
         while self.entries.is_empty() && self.after < self.up_to {
             let end = self.end_of_batch(engine)?;
-            for at in 0..self.tables.len() {
+            for at in 0..self.newer.len() {
+                let Some(at) = self.newer.get(at).copied() else { break };
                 self.read_table(engine, at, end)?;
             }
             self.after = end;
@@ -189,7 +202,7 @@ impl Scan {
     /// The last version of the next batch: that of the first table to have enough entries.
     fn end_of_batch(&self, engine: &Engine) -> Result<i64> {
         let mut end = self.up_to;
-        for table in &self.tables {
+        for table in self.newer.iter().filter_map(|at| self.tables.get(*at)) {
             let version: Option<i64> = engine
                 .db()
                 .prepare_cached(&table.sql.version_ahead)?

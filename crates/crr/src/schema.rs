@@ -48,10 +48,9 @@ impl Schema {
         let version_queries = clocks
             .chunks(TABLES_PER_QUERY)
             .map(|clocks| {
-                let each = sql::join(clocks, " UNION ALL ", |clock| {
-                    format!("SELECT max(db_version) AS version FROM main.{}", sql::identifier(clock))
-                });
-                format!("SELECT max(version) FROM ({each})")
+                sql::join(clocks, " UNION ALL ", |clock| {
+                    format!("SELECT {}, max(db_version) FROM main.{}", sql::literal(clock), sql::identifier(clock))
+                })
             })
             .collect();
         let entries: Vec<Entry> = clocks
@@ -85,7 +84,7 @@ impl Schema {
         self.entries.iter().filter_map(|entry| entry.table(db).transpose()).collect()
     }
 
-    /// Queries for the highest version in each group of clock tables, those without a table included.
+    /// Queries for the names of clock tables and the highest version in each, a group of tables a query; those without a table included.
     pub(crate) fn version_queries(&self) -> &[String] {
         &self.version_queries
     }

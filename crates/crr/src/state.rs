@@ -11,7 +11,7 @@ use crate::schema::CachedSchema;
 use crate::version::Clock;
 
 /// Statements kept prepared. A CRR in steady use needs a dozen.
-const STATEMENTS: usize = 128;
+const STATEMENTS: usize = 512;
 
 /// The state of the engine on one connection. Lives in the connection's registered functions, module and hooks.
 ///
