@@ -120,10 +120,15 @@ impl Generator {
             false => self.table(site),
         };
         for site in self.there_or_everywhere(site) {
-            if !self.sites[site].iter().any(|other| other.name == table.name) {
-                self.sites[site].push(table.clone());
-            }
-            self.push(site, Action::Define(evolve::schema(std::slice::from_ref(&table))));
+            // The site may have a table of that name with other columns.
+            let statements = match self.sites[site].iter().any(|other| other.name == table.name) {
+                true => vec![table.as_crr()],
+                false => {
+                    self.sites[site].push(table.clone());
+                    evolve::schema(std::slice::from_ref(&table))
+                }
+            };
+            self.push(site, Action::Define(statements));
         }
     }
 

@@ -6,6 +6,8 @@
 //! - **D1**, changing a primary key: the update trigger of the reference is replaced by one that stamps the moved entries as
 //!   written now and here, and gives a row that overwrites another a new life. [`update_trigger`]
 //! - **D11**, no-op merges leave lookaside rows behind: they are deleted after each merge. [`after_change`]
+//! - What an alteration fills in at version 0, in a database without changes, nobody ever asks for: it gets version 1.
+//!   [`raise_version_0`]
 //! - A change that fails inside a transaction leaves behind what was done of it (the new life of a row whose column can't be
 //!   set), and the sync bit, so that local writes are no longer tracked: both are undone. [`after_change`]
 //! - A change that fails has taken a version all the same, which later writes of the transaction get: both engines take it
@@ -112,6 +114,11 @@ pub(crate) fn after_change(table: &str, succeeded: bool) -> Vec<String> {
         false => vec!["ROLLBACK TO change".to_owned(), "SELECT crsql_internal_sync_bit(0)".to_owned()],
     };
     [end, vec!["RELEASE change".to_owned()]].concat()
+}
+
+/// Stamps the entries that have no version.
+pub(crate) fn raise_version_0(table: &str) -> String {
+    format!("UPDATE {} SET db_version = 1 WHERE db_version = 0", identifier(&format!("{table}__crsql_clock")))
 }
 
 /// Takes the version of a change.

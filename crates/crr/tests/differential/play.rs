@@ -287,11 +287,9 @@ impl Play<'_, '_> {
             // forgotten here. Both forget it.
             self.reopen(site);
         }
-        self.observe(site)?;
-        self.run(site, &[observe::SELECT_DEFINITIONS.to_owned()])?;
         self.stage.ours.engine.defined(site);
         self.stage.reference.engine.defined(site);
-        Ok(())
+        self.run(site, &[observe::SELECT_DEFINITIONS.to_owned()])
     }
 
     fn run(&mut self, site: usize, statements: &[String]) -> Played {

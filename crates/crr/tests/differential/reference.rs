@@ -133,6 +133,7 @@ impl Engine for Reference {
     fn defined(&mut self, site: usize) {
         for row in self.run_one(site, mend::SELECT_CRRS) {
             let table = row[0].text().unwrap().to_owned();
+            self.run_one(site, &mend::raise_version_0(&table));
             let original = self.update_trigger(site, &table);
             if original.is_empty() || mend::is_mended(&original) {
                 continue;
