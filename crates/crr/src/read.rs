@@ -157,12 +157,12 @@ pub(crate) struct Scan {
 impl Scan {
     pub(crate) fn new(engine: &Engine, query: &ChangesQuery) -> Result<Scan> {
         let tables = engine.schema()?.tables(engine.db())?;
-        // What is written while this walks has later versions: without an end, they would never stop.
-        let stored = engine.stored_version()?;
         let mut versions = HashMap::new();
         engine.read_versions(|clock, newest| {
             versions.insert(clock.to_owned(), newest);
         })?;
+        // What is written while this walks has later versions: without an end, they would never stop.
+        let stored = versions.values().copied().max().unwrap_or(0);
         let is_newer = |table: &Table| {
             versions.get(&format!("{}{CLOCK_SUFFIX}", table.name)).is_some_and(|newest| *newest > query.after)
         };
