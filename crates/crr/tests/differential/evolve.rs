@@ -154,7 +154,7 @@ impl Alteration<'_> {
 ///
 /// The reference drops columns before indexes, loses what else is said of added columns than type, NOT NULL and DEFAULT
 /// (D9), and can't drop tables (D16).
-pub(crate) fn migrate(random: &mut Random, tables: &[Table]) -> Vec<Table> {
+pub(crate) fn migrate(random: &mut Random, tables: &[Table], later: &[Table]) -> Vec<Table> {
     let mut tables = tables.to_vec();
     for _ in 0..random.between(1, 3) {
         let at = random.below(tables.len());
@@ -175,11 +175,12 @@ pub(crate) fn migrate(random: &mut Random, tables: &[Table]) -> Vec<Table> {
                     tables[at].indexed.push(column);
                 }
             }
-            _ if tables.len() < 4 => {
-                let table = Table::random(random, &tables);
-                tables.push(table);
+            _ => {
+                let table = random.pick(later);
+                if !tables.iter().any(|other| other.name == table.name) {
+                    tables.push(table.clone());
+                }
             }
-            _ => {}
         }
     }
     tables

@@ -7,16 +7,20 @@ use crate::scenario::{Action, Author, Delivery, Pull, SITES, Scenario, Since, St
 use crate::sql::{identifier, list, literal};
 use crate::tables::{Column, Table};
 
+/// How many tables a site may come to have.
+const MOST_TABLES: usize = 4;
+
 /// The scenario of a seed.
 pub(crate) fn scenario(seed: u64) -> Scenario {
     let mut random = Random::new(seed);
     let watch = random.chance(50);
     let mut tables = Vec::new();
-    for _ in 0..random.weighted(&[(5, 1), (3, 2), (1, 3)]) {
+    for _ in 0..MOST_TABLES {
         let table = Table::random(&mut random, &tables);
         tables.push(table);
     }
-    let mut generator = Generator { random, sites: vec![tables; SITES], steps: Vec::new(), number: 0 };
+    let later = tables.split_off(random.weighted(&[(5, 1), (3, 2), (1, 3)]));
+    let mut generator = Generator { random, sites: vec![tables; SITES], later, steps: Vec::new(), number: 0 };
     generator.create();
     for _ in 0..generator.random.between(5, 40) {
         generator.step();
@@ -29,6 +33,9 @@ struct Generator {
     random: Random,
     /// The tables that each site has.
     sites: Vec<Vec<Table>>,
+    /// Tables that sites may make later. The same everywhere, because the reference makes rows of keys with columns too many
+    /// or too few (D10).
+    later: Vec<Table>,
     steps: Vec<Step>,
     /// How many things were numbered.
     number: usize,
@@ -78,7 +85,7 @@ impl Generator {
         let altered = evolve::alter(&mut self.random, &before, self.number);
         let everybody_has_it = self.sites.iter().all(|tables| tables.contains(&before));
         if altered.table.keys != before.keys {
-            // The reference makes rows of keys with columns too many or too few (D10): all sites have to agree about them.
+            // All sites have to agree about keys (D10).
             if everybody_has_it {
                 (0..SITES).for_each(|site| self.take_over(site, &before, &altered));
             }
@@ -99,7 +106,7 @@ impl Generator {
     /// Brings this site, or all that have the same tables, to a new schema.
     fn migrate(&mut self, site: usize) {
         let before = self.sites[site].clone();
-        let after = evolve::migrate(&mut self.random, &before);
+        let after = evolve::migrate(&mut self.random, &before, &self.later);
         for site in self.there_or_everywhere(site) {
             if self.sites[site] == before {
                 self.sites[site].clone_from(&after);
@@ -115,8 +122,8 @@ impl Generator {
             let statements = evolve::unsuitable(&mut self.random, self.number);
             return self.push(site, Action::Define(statements));
         }
-        let table = match self.sites[site].len() < 4 {
-            true => Table::random(&mut self.random, &self.sites[site]),
+        let table = match self.random.chance(70) {
+            true => self.random.pick(&self.later).clone(),
             false => self.table(site),
         };
         for site in self.there_or_everywhere(site) {
