@@ -12,6 +12,7 @@
 //! | `heartbeat` | 30 | seconds | between pings; a peer that is silent for two of them is closed |
 //! | `slow_reader_timeout` | 60 | seconds | a peer whose socket takes nothing for that long is closed (1013) |
 //! | `max_message_bytes` | 104857600 | bytes | one message from a client |
+//! | `uploads_bytes` | 536870912 | bytes | incomplete messages of all clients together; who sends more is closed with 1013 |
 //! | `max_frame_bytes` | 1048576 | bytes | changes in one message to a client, and in one db_version of a merge |
 //! | `max_connections` | 10000 | connections | open at a time; more are answered 503 |
 //! | `max_rooms` | 1000 | rooms | open at a time; if all are in use, clients of further rooms are closed with 1013 |
@@ -73,6 +74,7 @@ pub struct SyncConfig {
     #[serde(with = "seconds")]
     slow_reader_timeout: Duration,
     max_message_bytes: usize,
+    uploads_bytes: usize,
     max_frame_bytes: usize,
     max_connections: usize,
     max_rooms: usize,
@@ -104,6 +106,7 @@ impl Default for SyncConfig {
             heartbeat: Duration::from_secs(30),
             slow_reader_timeout: Duration::from_secs(60),
             max_message_bytes: 100 << 20,
+            uploads_bytes: 512 << 20,
             max_frame_bytes: 1 << 20,
             max_connections: 10_000,
             max_rooms: 1_000,
@@ -196,6 +199,9 @@ impl SyncConfig {
         slow_reader_timeout, with_slow_reader_timeout: Duration;
         /// The largest message accepted, in bytes. Clients send everything they have in one message.
         max_message_bytes, with_max_message_bytes: usize;
+        /// Bytes that messages of all clients may take before they are complete, not counting 256 KiB for each client. At least
+        /// one message of `max_message_bytes` can always come.
+        uploads_bytes, with_uploads_bytes: usize;
         /// Bytes of changes in one message to a client. A db_version is never split: a larger one that is already
         /// in a file goes out whole.
         max_frame_bytes, with_max_frame_bytes: usize;

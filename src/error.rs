@@ -90,7 +90,7 @@ pub enum Error {
         /// The room.
         room: RoomName,
         /// What the engine said.
-        source: Box<crr::Error>,
+        source: Arc<crr::Error>,
     },
 
     /// The engine failed on the room's database.
@@ -99,7 +99,7 @@ pub enum Error {
         /// The room.
         room: RoomName,
         /// What the engine said.
-        source: Box<crr::Error>,
+        source: Arc<crr::Error>,
     },
 
     /// SQLite failed on the room's database.
@@ -166,6 +166,8 @@ impl Error {
             Self::GoingAway => Close::going_away(),
             Self::RoomName(_) | Self::NoSuchRoom { .. } => Close::policy(&self.to_string()),
             Self::Changeset { source, .. } => Close::policy(&format!("changes refused: {source}")),
+            Self::Engine { source, .. } if source.is_busy() => Close::locked(),
+            Self::Sqlite { source, .. } if is_locked(source) => Close::locked(),
             Self::Engine { .. }
             | Self::Sqlite { .. }
             | Self::Io { .. }
@@ -180,12 +182,21 @@ impl Error {
     }
 
     pub(crate) fn engine(room: &RoomName, source: crr::Error) -> Self {
-        Self::Engine { room: room.clone(), source: Box::new(source) }
+        Self::engine_shared(room, Arc::new(source))
+    }
+
+    /// The same error for everybody whom it met.
+    pub(crate) fn engine_shared(room: &RoomName, source: Arc<crr::Error>) -> Self {
+        Self::Engine { room: room.clone(), source }
     }
 
     pub(crate) fn sqlite(room: &RoomName, source: rusqlite::Error) -> Self {
         Self::Sqlite { room: room.clone(), source: Box::new(source) }
     }
+}
+
+fn is_locked(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
 }
 
 /// Why a schema is refused, for its clients: what is most telling comes first, since a reason is short.

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::SyncConfig;
+use crate::connection::IntakeBudget;
 use crate::refusals::Refusals;
 use crate::room::Registry;
 
@@ -18,6 +19,7 @@ pub(crate) struct Hub {
     rooms: Arc<Registry>,
     refusals: Refusals,
     places: Arc<Semaphore>,
+    intake: Arc<IntakeBudget>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -43,11 +45,14 @@ impl Hub {
     pub(crate) fn new(config: SyncConfig) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(config.max_connections().min(Semaphore::MAX_PERMITS)));
         let rooms = Arc::new(Registry::new(config.clone()));
+        // The largest message must be able to come.
+        let intake = IntakeBudget::new(config.uploads_bytes().max(config.max_message_bytes()));
         Arc::new(Self {
             config,
             rooms,
             refusals: Refusals::default(),
             places,
+            intake,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         })
@@ -66,6 +71,11 @@ impl Hub {
     /// The sites whose changes were refused.
     pub(crate) fn refusals(&self) -> &Refusals {
         &self.refusals
+    }
+
+    /// What incomplete messages of all connections may take.
+    pub(crate) fn intake(&self) -> Arc<IntakeBudget> {
+        self.intake.clone()
     }
 
     /// A place for one more connection.

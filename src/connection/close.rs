@@ -53,6 +53,16 @@ impl Close {
         Self::new(1013, reason)
     }
 
+    /// 1013: another process holds the room's database.
+    pub(crate) fn locked() -> Self {
+        Self::try_again("another process has the room's database locked: try again later")
+    }
+
+    /// 1009: more than an announce, from whom has not announced itself.
+    pub(crate) fn too_big_before_announce() -> Self {
+        Self::new(1009, "an announce may have 1 MiB")
+    }
+
     /// 4400: client and room don't have the same schema.
     pub(crate) fn schema(reason: &str) -> Self {
         Self::new(4400, reason)

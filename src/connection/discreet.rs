@@ -22,6 +22,10 @@ impl<S: Unpin> Discreet<S> {
         Self { socket, nowhere: Dispatch::none() }
     }
 
+    pub(super) fn into_inner(self) -> S {
+        self.socket
+    }
+
     fn quietly<T>(self: Pin<&mut Self>, work: impl FnOnce(Pin<&mut S>) -> T) -> T {
         let Self { socket, nowhere } = self.get_mut();
         with_default(nowhere, || work(Pin::new(socket)))

@@ -6,10 +6,12 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 use tower_sqlite_sync_wire::{Changes, Message, Position, RejectChanges, SiteId, StartStreaming};
 
 use super::dialect::Dialect;
+use super::intake::Refusal;
 use super::liveness::Liveness;
 use super::outbound::Command;
 use super::{Close, End, Session};
@@ -86,7 +88,8 @@ where
     /// kept for [`run`](Self::run).
     pub(super) async fn wait(&mut self, wait: Duration) -> Result<(), End> {
         let over = Instant::now() + wait;
-        while let Ok(received) = timeout_at(over, receive(self.stream, self.dialect, self.config)).await {
+        while let Ok(received) = timeout_at(over, receive(self.stream, self.dialect, self.config, self.liveness)).await
+        {
             match received? {
                 changes @ Message::Changes(_) => {
                     self.unasked = Some(changes);
@@ -111,7 +114,7 @@ where
             let step = if self.in_flight < MAX_IN_FLIGHT {
                 tokio::select! {
                     Some(outcome) = self.outcomes.recv() => self.on_outcome(outcome).await,
-                    received = receive(self.stream, self.dialect, self.config) => match received {
+                    received = receive(self.stream, self.dialect, self.config, self.liveness) => match received {
                         Ok(message) => self.on_message(message).await,
                         Err(end) => Err(end),
                     },
@@ -221,25 +224,39 @@ where
 }
 
 /// The next message of the protocol. Cancel-safe.
-async fn receive<S>(stream: &mut S, dialect: Dialect, config: &SyncConfig) -> Result<Message, End>
+async fn receive<S>(stream: &mut S, dialect: Dialect, config: &SyncConfig, liveness: &Liveness) -> Result<Message, End>
 where
     S: Stream<Item = Result<WsMessage, WsError>> + Unpin,
 {
     loop {
         match stream.next().await {
             // The answer to a ping is sent by the socket itself.
-            Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => {}
-            Some(Ok(WsMessage::Close(_))) | None => return Err(End::Gone),
-            Some(Ok(message)) => return Ok(dialect.decode(message)?),
-            Some(Err(error)) => return Err(socket_error(&error, config)),
+            Some(Ok(WsMessage::Ping(payload) | WsMessage::Pong(payload))) => liveness.control_frame(payload.len()),
+            Some(Ok(WsMessage::Close(frame))) => return Err(left(frame.as_ref())),
+            None => return Err(End::Gone),
+            Some(Ok(message)) => {
+                liveness.message_complete();
+                return Ok(dialect.decode(message)?);
+            }
+            Some(Err(error)) => return Err(socket_error(&error, config, liveness)),
         }
     }
 }
 
+/// The end that a client's close brings.
+pub(super) fn left(frame: Option<&CloseFrame>) -> End {
+    End::Left(frame.map(|frame| frame.code.into()))
+}
+
 /// What a failing socket means.
-pub(super) fn socket_error(error: &WsError, config: &SyncConfig) -> End {
+pub(super) fn socket_error(error: &WsError, config: &SyncConfig, liveness: &Liveness) -> End {
     tracing::debug!(%error, "socket failed");
     match error {
+        WsError::Io(_) => match liveness.refusal() {
+            Some(Refusal::Unannounced) => Close::too_big_before_announce().into(),
+            Some(Refusal::Exhausted) => Close::try_again("too many uploads at a time (uploads_bytes)").into(),
+            None => End::Gone,
+        },
         WsError::Capacity(_) => Close::too_big(config.max_message_bytes()).into(),
         WsError::Utf8(_) => Close::malformed("text frames are UTF-8").into(),
         WsError::Protocol(_) => Close::protocol("broken WebSocket framing").into(),

@@ -1,14 +1,17 @@
-//! Signs of life of a socket, taken where bytes move: a long upload over a thin line is alive though no message is complete.
+//! Signs of life of a socket, taken where bytes move: a long upload over a thin line is alive though no message is complete,
+//! and takes memory.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+
+use super::intake::{Intake, IntakeBudget, Refusal};
 
 /// When a socket last moved bytes in each direction.
 #[derive(Debug)]
@@ -18,16 +21,37 @@ pub(super) struct Liveness {
     written_millis: AtomicU64,
     /// We are not reading, so that silence means nothing.
     held: AtomicBool,
+    intake: Mutex<Intake>,
 }
 
 impl Liveness {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(budget: Arc<IntakeBudget>) -> Self {
         Self {
+            intake: Mutex::new(Intake::new(budget)),
             start: Instant::now(),
             read_millis: AtomicU64::new(0),
             written_millis: AtomicU64::new(0),
             held: AtomicBool::new(false),
         }
+    }
+
+    /// Says that a message is complete.
+    pub(super) fn message_complete(&self) {
+        self.intake().complete();
+    }
+
+    /// Says that a control frame with so long a payload came.
+    pub(super) fn control_frame(&self, payload: usize) {
+        self.intake().control_frame(payload);
+    }
+
+    /// Why the peer may not send more, if so.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.intake().refusal()
+    }
+
+    fn intake(&self) -> MutexGuard<'_, Intake> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long the peer has sent no byte, while we were reading.
@@ -82,14 +106,21 @@ impl<IO> Watched<IO> {
     pub(super) fn new(io: IO, liveness: Arc<Liveness>) -> Self {
         Self { io, liveness }
     }
+
+    pub(super) fn into_inner(self) -> IO {
+        self.io
+    }
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
+        let received = buf.filled().len().saturating_sub(before);
+        if received > 0 {
             self.liveness.stamp(&self.liveness.read_millis);
+            let taken = self.liveness.intake().receive(received);
+            taken.map_err(|_| io::Error::other("the peer may not send more"))?;
         }
         Poll::Ready(Ok(()))
     }
@@ -133,7 +164,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_byte_ends_the_silence() {
         let (mut peer, ours) = tokio::io::duplex(64);
-        let liveness = Arc::new(Liveness::new());
+        let liveness = Arc::new(Liveness::new(IntakeBudget::new(usize::MAX)));
         let mut ours = Watched::new(ours, liveness.clone());
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(liveness.silence().as_secs(), 5);
@@ -144,7 +175,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_means_nothing_while_we_do_not_read() {
-        let liveness = Liveness::new();
+        let liveness = Liveness::new(IntakeBudget::new(usize::MAX));
         let held = liveness.hold();
         tokio::time::advance(Duration::from_secs(100)).await;
         assert_eq!(liveness.silence(), Duration::ZERO);
@@ -156,7 +187,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_socket_that_takes_bytes_now_and_then_is_not_stalled() {
-        let liveness = Arc::new(Liveness::new());
+        let liveness = Arc::new(Liveness::new(IntakeBudget::new(usize::MAX)));
         let (ours, mut peer) = tokio::io::duplex(1);
         let mut ours = Watched::new(ours, liveness.clone());
         let start = Instant::now();

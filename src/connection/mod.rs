@@ -10,6 +10,7 @@ mod close;
 mod dialect;
 mod discreet;
 mod inbound;
+mod intake;
 mod liveness;
 mod outbound;
 
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
@@ -30,6 +31,7 @@ pub(crate) use self::close::Close;
 use self::dialect::Dialect;
 use self::discreet::Discreet;
 use self::inbound::Inbound;
+pub(crate) use self::intake::IntakeBudget;
 use self::liveness::{Liveness, Watched};
 use self::outbound::{Command, Outbound};
 use crate::auth::{Access, Grant};
@@ -62,7 +64,9 @@ pub(crate) struct Guest {
 pub(crate) enum End {
     /// We close it.
     Close(Close),
-    /// The peer closed it, or the network did.
+    /// The peer closed it, with this code if it gave one.
+    Left(Option<u16>),
+    /// It broke.
     Gone,
 }
 
@@ -86,12 +90,15 @@ where
 {
     let span = tracing::info_span!("connection", room = %guest.room, site = field::Empty);
     async {
-        let liveness = Arc::new(Liveness::new());
+        let liveness = Arc::new(Liveness::new(hub.intake()));
         let io = Watched::new(io, liveness.clone());
         let limit = Some(hub.config().max_message_bytes());
         let websocket = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(WRITE_BUFFER)
+            // A frame of ours waits until the socket has taken the one before. Beyond that, answers to pings of a peer that
+            // doesn't read must not pile up.
+            .max_write_buffer_size(hub.config().max_frame_bytes().saturating_add(4 * WRITE_BUFFER))
             .max_message_size(limit)
             .max_frame_size(limit);
         let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(websocket)).await;
@@ -103,13 +110,18 @@ where
         match end {
             End::Close(close) => {
                 tracing::info!(code = close.code(), reason = close.reason(), "connection closed");
-                say_goodbye(&close, &mut sink, &mut stream).await;
+                if !say_goodbye(&close, &mut sink, &mut stream).await
+                    && let Ok(socket) = sink.reunite(stream)
+                {
+                    linger(socket.into_inner().into_inner().into_inner()).await;
+                }
             }
-            End::Gone => {
-                tracing::info!("connection closed by the client");
-                // Answers the client's close, if it said one.
+            End::Left(code) => {
+                tracing::info!(code, "connection closed by the client");
+                // Answers the client's close.
                 drop(timeout(CLOSE_TIMEOUT, sink.close()).await);
             }
+            End::Gone => tracing::info!("connection lost"),
         }
         drop(admission);
     }
@@ -124,15 +136,13 @@ where
     R: Stream<Item = Result<WsMessage, WsError>> + Unpin,
 {
     let config = hub.config();
-    let announced = timeout(config.announce_timeout(), announce(stream, config)).await;
+    let announced = timeout(config.announce_timeout(), announce(stream, config, liveness)).await;
     let (dialect, presence) = match announced {
         Ok(Ok(announced)) => announced,
         Ok(Err(end)) => return end,
         Err(_) => return End::Close(Close::protocol("announce yourself sooner (announce_timeout)")),
     };
     Span::current().record("site", field::display(presence.sender));
-    tracing::info!(schema = %presence.schema_name.escape_debug(), version = presence.schema_version, "site announced");
-
     let (lease, schema) = match enter(hub, guest, &presence).await {
         Ok(entered) => entered,
         Err(end) => return end,
@@ -180,20 +190,25 @@ where
 }
 
 /// The first message, which must be an announce; its kind of frame is the session's.
-async fn announce<R>(stream: &mut R, config: &SyncConfig) -> Result<(Dialect, AnnouncePresence), End>
+async fn announce<R>(
+    stream: &mut R,
+    config: &SyncConfig,
+    liveness: &Liveness,
+) -> Result<(Dialect, AnnouncePresence), End>
 where
     R: Stream<Item = Result<WsMessage, WsError>> + Unpin,
 {
     loop {
         let message = match stream.next().await {
             Some(Ok(message)) => message,
-            Some(Err(error)) => return Err(inbound::socket_error(&error, config)),
+            Some(Err(error)) => return Err(inbound::socket_error(&error, config, liveness)),
             None => return Err(End::Gone),
         };
         match message {
-            WsMessage::Ping(_) | WsMessage::Pong(_) => {}
-            WsMessage::Close(_) => return Err(End::Gone),
+            WsMessage::Ping(payload) | WsMessage::Pong(payload) => liveness.control_frame(payload.len()),
+            WsMessage::Close(frame) => return Err(inbound::left(frame.as_ref())),
             message => {
+                liveness.message_complete();
                 let dialect = Dialect::of(&message);
                 return match dialect.decode(message)? {
                     Message::AnnouncePresence(presence) => Ok((dialect, presence)),
@@ -214,6 +229,7 @@ async fn enter(hub: &Hub, guest: &Guest, presence: &AnnouncePresence) -> Result<
         End::Close(error.close())
     };
     let name = SchemaName::parse(&presence.schema_name).map_err(refused)?;
+    tracing::info!(schema = %name, version = presence.schema_version, "site announced");
     let wanted = WantedSchema { name, version: presence.schema_version };
     let lease = hub.rooms().enter(&guest.room, &Purpose::Client(wanted.clone())).await.map_err(refused)?;
     if presence.sender == lease.site() {
@@ -243,8 +259,9 @@ fn seen(room: &Room, presence: &AnnouncePresence) -> Position {
     seen.max(Position::START)
 }
 
-/// Sends the close and gives the peer a moment to answer it, so that it sees the code and not a broken connection.
-async fn say_goodbye<W, R>(close: &Close, sink: &mut W, stream: &mut R)
+/// Sends the close and gives the peer a moment to answer it, so that it sees the code and not a broken connection. Whether there
+/// is nothing left to read.
+async fn say_goodbye<W, R>(close: &Close, sink: &mut W, stream: &mut R) -> bool
 where
     W: Sink<WsMessage, Error = WsError> + Unpin,
     R: Stream<Item = Result<WsMessage, WsError>> + Unpin,
@@ -252,8 +269,23 @@ where
     let frame = CloseFrame { code: close.code().into(), reason: close.reason().into() };
     let deadline = tokio::time::Instant::now() + CLOSE_TIMEOUT;
     if let Ok(Ok(())) = timeout_at(deadline, sink.send(WsMessage::Close(Some(frame)))).await {
-        while let Ok(Some(Ok(_))) = timeout_at(deadline, stream.next()).await {}
+        while let Ok(received) = timeout_at(deadline, stream.next()).await {
+            match received {
+                Some(Ok(_)) => {}
+                Some(Err(WsError::ConnectionClosed)) | None => return true,
+                Some(Err(_)) => return false,
+            }
+        }
     }
+    true
+}
+
+/// Reads what a peer still sends although its messages are no longer heard. A socket that is dropped with unread bytes is reset,
+/// and the close that was sent is lost with it.
+async fn linger(mut io: impl AsyncRead + Unpin) {
+    let mut scrap = vec![0; READ_BUFFER];
+    let read_all = async { while io.read(&mut scrap).await.is_ok_and(|read| read > 0) {} };
+    drop(timeout(CLOSE_TIMEOUT, read_all).await);
 }
 
 impl From<Close> for End {

@@ -46,8 +46,9 @@ impl Commit {
         Self { room, feed, schema, ending, max_frame_bytes }
     }
 
-    /// Merges what is queued in one transaction. If that fails, each changeset gets a transaction of its own, so that only the one
-    /// at fault fails. (A savepoint for each would cost every batch what only a bad one needs.)
+    /// Merges what is queued in one transaction. If a changeset is refused, each gets a transaction of its own, so that only the
+    /// one at fault fails. (A savepoint for each would cost every batch what only a bad one needs.) Other errors, such as a full
+    /// disk or a lock that somebody holds, would meet each of them.
     ///
     /// Those that clients with another schema have queued are left: their connections are closing, and their changes may not fit.
     pub(super) fn changesets(&self, conn: &mut Connection, batch: Vec<Queued>) {
@@ -60,12 +61,14 @@ impl Commit {
         if changesets.is_empty() {
             return;
         }
-        let outcomes = self.together(conn, &changesets).unwrap_or_else(|error| {
-            if changesets.len() > 1 {
+        let outcomes = match self.together(conn, &changesets) {
+            Ok(outcomes) => outcomes,
+            Err(error) if error.is_refused() && changesets.len() > 1 => {
                 tracing::debug!(room = %self.room, changesets = changesets.len(), %error, "batch rolled back, merging one by one");
+                changesets.iter().map(|changeset| self.alone(conn, changeset)).collect()
             }
-            changesets.iter().map(|changeset| self.alone(conn, changeset)).collect()
-        });
+            Err(error) => self.failed(error, changesets.len()),
+        };
         for (changeset, outcome) in changesets.into_iter().zip(outcomes) {
             // A connection that is gone no longer asks.
             drop(changeset.reply.send(outcome));
@@ -97,13 +100,18 @@ impl Commit {
     }
 
     fn alone(&self, conn: &mut Connection, changeset: &Changeset) -> Outcome {
-        match self.together(conn, &[changeset]) {
-            Ok(mut outcomes) => outcomes.pop().unwrap_or(Outcome::Failed(Error::GoingAway)),
-            Err(source) if source.is_refused() => {
-                Outcome::Failed(Error::Changeset { room: self.room.clone(), source: Box::new(source) })
-            }
-            Err(source) => Outcome::Failed(Error::engine(&self.room, source)),
-        }
+        let outcomes = self.together(conn, &[changeset]).unwrap_or_else(|error| self.failed(error, 1));
+        outcomes.into_iter().next().unwrap_or(Outcome::Failed(Error::GoingAway))
+    }
+
+    /// What an error means for each of so many changesets that it met.
+    fn failed(&self, error: crr::Error, changesets: usize) -> Vec<Outcome> {
+        let (refused, source) = (error.is_refused(), Arc::new(error));
+        let failed = |source| match refused {
+            true => Error::Changeset { room: self.room.clone(), source },
+            false => Error::engine_shared(&self.room, source),
+        };
+        std::iter::repeat_n(source, changesets).map(failed).map(Outcome::Failed).collect()
     }
 
     fn together(&self, conn: &mut Connection, changesets: &[&Changeset]) -> crr::Result<Vec<Outcome>> {

@@ -40,6 +40,7 @@ impl WriteConnection {
     pub(crate) async fn open(room: &RoomName, location: &Location, busy_timeout: Duration) -> Result<Self, Error> {
         let pool = pool(location, 1, move |conn| {
             conn.busy_timeout(busy_timeout)?;
+            refuse_foreign(conn)?;
             // The journal mode answers with a row; a memory database answers that it has its own.
             conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
             // A client is shown nothing that a power loss could take back.
@@ -72,6 +73,18 @@ impl WriteConnection {
         });
         closed.await?.map_err(|error| Error::sqlite(&room, error))
     }
+}
+
+/// A file of another application must not become a room by the accident of its name.
+fn refuse_foreign(conn: &Connection) -> rusqlite::Result<()> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema) AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'crsql_master')";
+    if conn.query_row(sql, [], |row| row.get(0))? {
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB),
+            Some("the file is another application's database, without the tables of cr-sqlite".to_owned()),
+        ));
+    }
+    Ok(())
 }
 
 /// The connections that read a room, opened when needed.

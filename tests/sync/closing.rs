@@ -499,3 +499,58 @@ async fn raw_close(stream: &mut TcpStream) -> (u16, String) {
         }
     }
 }
+
+#[tokio::test]
+async fn more_than_an_announce_from_a_stranger_is_too_big() {
+    let mut scene = Scene::new().await;
+    let mut client = scene.connect(1).await;
+    // The server closes before it has read it all.
+    drop(client.try_send_frame(WsMessage::binary(vec![1; 8 << 20])).await);
+    scene.sees(&mut client, 1009, "an announce").await;
+}
+
+#[tokio::test]
+async fn uploads_share_a_budget() {
+    let mut scene = Scene::with(|config| config.with_uploads_bytes(0).with_max_message_bytes(4 << 20)).await;
+    let mut first = scene.join(1).await;
+    let mut second = scene.join(2).await;
+    let part = |fin| {
+        let header = Frame::message(vec![0; 3 << 20], OpCode::Data(Data::Binary), fin);
+        WsMessage::Frame(header)
+    };
+    drop(first.try_send_frame(part(false)).await);
+    drop(second.try_send_frame(part(false)).await);
+    let close = tokio::select! {
+        close = first.closed() => close,
+        close = second.closed() => close,
+    };
+    scene.expect(&close, 1013, "uploads").await;
+}
+
+#[tokio::test]
+async fn a_lock_that_another_process_holds_is_no_fault_and_is_waited_for_once() {
+    let mut scene = Scene::with(|config| config.with_busy_timeout(Duration::from_millis(300))).await;
+    let mut client = scene.join(1).await;
+    let other = rusqlite::Connection::open(scene.server.file("r")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    client.push(0, &[cell(1, "b", Value::Integer(1), 1)]).await;
+    let close = client.closed().await;
+    drop(other);
+    scene.expect(&close, 1013, "locked").await;
+}
+
+#[tokio::test]
+async fn a_file_of_another_application_is_left_alone() {
+    let mut scene = Scene::new().await;
+    let file = scene.server.file("foreign");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    rusqlite::Connection::open(&file).unwrap().execute_batch("CREATE TABLE accounts (id, secret)").unwrap();
+    let mut client = scene.connect_to("foreign", 1, false).await;
+    client.announce(&[]).await;
+    scene.sees(&mut client, 1011, "database").await;
+    let tables: i64 = rusqlite::Connection::open(&file)
+        .unwrap()
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(tables, 1);
+}

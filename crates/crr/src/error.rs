@@ -84,14 +84,14 @@ pub enum Error {
     },
 
     /// A change, or a trigger, names a table that is no CRR here.
-    #[error("table {table} is not a CRR in this database")]
+    #[error("table {} is not a CRR in this database", shown(.table))]
     UnknownTable {
         /// The table.
         table: String,
     },
 
     /// A change names a column that its table lacks, or that is part of the primary key.
-    #[error("table {table} has no column {column} that a change can set")]
+    #[error("table {} has no column {} that a change can set", shown(.table), shown(.column))]
     UnknownColumn {
         /// The table.
         table: String,
@@ -109,7 +109,7 @@ pub enum Error {
     },
 
     /// A change carries a number out of its bounds.
-    #[error("table {table}, column {column}: {field} {value} is out of bounds ({least} to {most})")]
+    #[error("table {}, column {}: {field} {value} is out of bounds ({least} to {most})", shown(.table), shown(.column))]
     OutOfBounds {
         /// The table.
         table: String,
@@ -212,6 +212,12 @@ impl Error {
         )
     }
 
+    /// Whether another connection's lock is all that is in the way. Later it may work.
+    pub fn is_busy(&self) -> bool {
+        let primary = self.sqlite_code().map(|code| code & 0xff);
+        matches!(primary, Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED))
+    }
+
     /// SQLite's extended code, if SQLite is where the error comes from.
     fn sqlite_code(&self) -> Option<i32> {
         match self {
@@ -240,6 +246,14 @@ impl Error {
     }
 }
 
+/// A name that came from a peer, made fit for a line of a log: short, and without line breaks.
+fn shown(name: &str) -> String {
+    const LONGEST: usize = 80;
+    let end = name.floor_char_boundary(LONGEST);
+    let dots = if end < name.len() { "…" } else { "" };
+    format!("{}{dots}", name.get(..end).unwrap_or_default().escape_debug())
+}
+
 impl From<rusqlite::Error> for Error {
     fn from(source: rusqlite::Error) -> Self {
         Error::Sqlite(Box::new(source))
@@ -254,5 +268,20 @@ impl From<Error> for rusqlite::Error {
         }
         let code = error.sqlite_code().unwrap_or(ffi::SQLITE_ERROR);
         rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_from_a_peer_forges_no_line_of_a_log_and_floods_none() {
+        let table = format!("a\n2026 ERROR forged {}", "é".repeat(1_000_000));
+        let text = Error::UnknownTable { table }.to_string();
+        assert!(text.starts_with("table a\\n2026 ERROR forged éé"), "{text}");
+        assert!(text.len() < 200 && !text.contains('\n'), "{text}");
+        let text = Error::UnknownColumn { table: "foo".to_owned(), column: "b\r".to_owned() }.to_string();
+        assert_eq!(text, "table foo has no column b\\r that a change can set");
     }
 }
