@@ -16,12 +16,17 @@ pub(crate) struct Altered {
 /// Rows are not deleted there (D18), and none is inserted under a key that was deleted before (D6): this engine lets peers
 /// know.
 pub(crate) fn alter(random: &mut Random, table: &Table, number: usize) -> Altered {
-    let mut alteration = Alteration { random, before: table, table: table.clone(), statements: Vec::new() };
+    let mut alteration =
+        Alteration { random, before: table, table: table.clone(), statements: Vec::new(), spoilt: false };
     for _ in 0..alteration.random.weighted(&[(5, 1), (2, 2), (1, 3)]) {
         alteration.one(number);
+        if alteration.spoilt {
+            break;
+        }
     }
-    let Alteration { table, statements, before, .. } = alteration;
-    Altered { action: Action::Alter { table: before.name.clone(), statements }, table }
+    let Alteration { table, statements, before, spoilt, .. } = alteration;
+    let action = Action::Alter { table: before.name.clone(), statements };
+    Altered { table: if spoilt { before.clone() } else { table }, action }
 }
 
 struct Alteration<'g> {
@@ -29,6 +34,8 @@ struct Alteration<'g> {
     before: &'g Table,
     table: Table,
     statements: Vec<String>,
+    /// Whether all of it will be undone.
+    spoilt: bool,
 }
 
 impl Alteration<'_> {
@@ -145,8 +152,8 @@ impl Alteration<'_> {
 
     /// Makes the table one that can't be a CRR, so that all of it is undone.
     fn spoil(&mut self) {
-        let key = identifier(&self.table.keys[0]);
-        self.push(format!("CREATE UNIQUE INDEX \"in the way\" ON {} ({key})", self.name()));
+        self.push(format!("ALTER TABLE {} ADD COLUMN \"in the way\" REFERENCES \"anything\"", self.name()));
+        self.spoilt = true;
     }
 }
 

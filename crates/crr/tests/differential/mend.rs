@@ -116,7 +116,12 @@ pub(crate) fn after_change(table: &str, succeeded: bool) -> Vec<String> {
     [end, vec!["RELEASE change".to_owned()]].concat()
 }
 
-/// Stamps the entries that have no version.
+/// Finds the entries that have no version.
+pub(crate) fn select_version_0(table: &str) -> String {
+    format!("SELECT 1 FROM {} WHERE db_version = 0", identifier(&format!("{table}__crsql_clock")))
+}
+
+/// Stamps them.
 pub(crate) fn raise_version_0(table: &str) -> String {
     format!("UPDATE {} SET db_version = 1 WHERE db_version = 0", identifier(&format!("{table}__crsql_clock")))
 }

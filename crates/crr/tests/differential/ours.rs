@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use crate::cell::Cell;
 use crate::engine::{Answer, Engine, Insertion};
@@ -20,6 +21,10 @@ impl Engine for Ours {
         // The bundled SQLite has foreign keys on by default, the reference's off.
         conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY; PRAGMA foreign_keys = OFF")
             .unwrap();
+        // Nor does the reference's take a name that it doesn't know for a text.
+        for quoted_texts in [DbConfig::SQLITE_DBCONFIG_DQS_DML, DbConfig::SQLITE_DBCONFIG_DQS_DDL] {
+            conn.set_db_config(quoted_texts, false).unwrap();
+        }
         crr::load(&conn).unwrap();
         self.databases.insert(site, conn);
     }

@@ -133,7 +133,10 @@ impl Engine for Reference {
     fn defined(&mut self, site: usize) {
         for row in self.run_one(site, mend::SELECT_CRRS) {
             let table = row[0].text().unwrap().to_owned();
-            self.run_one(site, &mend::raise_version_0(&table));
+            // Each write that takes no version makes the engine forget one that was taken in vain.
+            if !self.run_one(site, &mend::select_version_0(&table)).is_empty() {
+                self.run_one(site, &mend::raise_version_0(&table));
+            }
             let original = self.update_trigger(site, &table);
             if original.is_empty() || mend::is_mended(&original) {
                 continue;
