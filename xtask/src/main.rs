@@ -1,6 +1,7 @@
 //! The project's own chores. `cargo xtask test` is everything that has to pass before a commit is shared.
 
 mod differential;
+mod extension;
 mod interop;
 mod node;
 mod report;
@@ -14,15 +15,18 @@ const HELP: &str = "\
 Usage: cargo xtask <COMMAND>
 
 Commands:
-  test               Check format, lints and documentation, run all Rust tests, then the two below
-  test --no-interop  The same without the two below, which need Node
+  test               Check format, lints and documentation, run all Rust tests, then the three below
+  test --no-node     The same without the differential and the interop tests
   differential       Only the differential tests: random operations on our engine and on cr-sqlite itself
   interop            Only the interop tests: the real vlcn clients in Node against the example server
+  extension          Only the loadable extension, in the sqlite3 shell and in Python, and the engine on the system's SQLite
+  valgrind           The loadable extension in the sqlite3 shell under valgrind
   help               Print this text
 
 DIFFERENTIAL_SEEDS=100000 makes the differential tests long, DIFFERENTIAL_START=2000 begins with another seed.
 
-Needs rustfmt and clippy (rustup component add rustfmt clippy); the last two need Node 20.10 or newer with npm.
+Needs rustfmt and clippy (rustup component add rustfmt clippy); differential and interop tests need Node 20.10 or newer with
+npm, those of the extension the sqlite3 shell, a Python whose sqlite3 can load extensions, and SQLite's development files.
 A part whose tool is missing is left out, and the summary says so. With CI=true in the environment it fails instead.";
 
 fn main() -> ExitCode {
@@ -32,13 +36,20 @@ fn main() -> ExitCode {
     match args.as_slice() {
         ["test"] => {
             rust::check(&mut report);
+            extension::run(&mut report);
             differential::run(&mut report);
             interop::run(&mut report);
         }
-        ["test", "--no-interop"] => rust::check(&mut report),
+        ["test", "--no-node"] => {
+            rust::check(&mut report);
+            extension::run(&mut report);
+        }
         ["differential"] => differential::run(&mut report),
         ["interop"] => interop::run(&mut report),
-        ["help" | "--help" | "-h"] | ["test" | "differential" | "interop", "--help" | "-h"] => {
+        ["extension"] => extension::run(&mut report),
+        ["valgrind"] => extension::valgrind(&mut report),
+        ["help" | "--help" | "-h"]
+        | ["test" | "differential" | "interop" | "extension" | "valgrind", "--help" | "-h"] => {
             println!("{HELP}");
             return ExitCode::SUCCESS;
         }

@@ -7,18 +7,24 @@ use crate::report::Report;
 
 /// Format, lints, documentation and tests of the workspace, warnings being errors.
 pub(crate) fn check(report: &mut Report) {
-    if has_component("fmt") {
-        report.run("format", cargo().args(["fmt", "--all", "--check"]));
-    } else {
-        report.left_out("format", "rustfmt is missing; install it with `rustup component add rustfmt`");
-    }
-    if has_component("clippy") {
-        report.run("clippy", cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
-    } else {
-        report.left_out("clippy", "clippy is missing; install it with `rustup component add clippy`");
-    }
+    check_style(report, "format", "clippy", root());
     report.run("docs", cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"));
     report.run("tests", cargo().args(["test", "--workspace"]));
+}
+
+/// Format and lints of the workspace in `folder`, as steps of these names.
+pub(crate) fn check_style(report: &mut Report, format: &'static str, clippy: &'static str, folder: &Path) {
+    if has_component("fmt") {
+        report.run(format, cargo().args(["fmt", "--all", "--check"]).current_dir(folder));
+    } else {
+        report.left_out(format, "rustfmt is missing; install it with `rustup component add rustfmt`");
+    }
+    if has_component("clippy") {
+        let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        report.run(clippy, cargo().args(arguments).current_dir(folder));
+    } else {
+        report.left_out(clippy, "clippy is missing; install it with `rustup component add clippy`");
+    }
 }
 
 /// The cargo that runs this program, in the workspace's root.
