@@ -65,9 +65,14 @@ SELECT crsql_fract_as_ordered('item', 'place', 'list');
 INSERT INTO item VALUES (1, 'l', 1), (2, 'l', 1);
 INSERT INTO item_fractindex (id, list, after_id) VALUES (3, 'l', 1);
 SELECT crsql_fract_key_between(NULL, NULL), crsql_fract_key_between('b', 'a');
+CREATE VIRTUAL TABLE baz_schema USING clset (id PRIMARY KEY NOT NULL, v);
+INSERT INTO baz VALUES (1, 2);
 SELECT crsql_config_set('merge-equal-values', 1), crsql_config_get('merge-equal-values'), crsql_config_get('what');
 SELECT crsql_as_table('item');
-DROP TABLE bar_schema;
+DROP TABLE baz;
+DROP TABLE baz_schema;
+CREATE TABLE baz (a);
+DROP TABLE baz_schema;
 
 -- The engine's other connections, and its end.
 ATTACH ':memory:' AS other;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rusqlite::vtab::{
     Context, CreateVTab, Filters, IndexInfo, Module, VTab, VTabConnection, VTabCursor, VTabKind, sqlite3_vtab,
 };
-use rusqlite::{Connection, Result};
+use rusqlite::{Connection, Result, ffi};
 
 use crate::Error;
 use crate::backfill::Stamp;
@@ -88,7 +88,11 @@ impl CreateVTab<'_> for SchemaTable {
     }
 
     fn destroy(&self) -> Result<()> {
-        guarded(|| Ok(drop_crr(&self.engine, &self.name)?))
+        // Without a message: SQLite doesn't ask for the one of a table that can't be dropped, and nobody would free it.
+        guarded(|| Ok(drop_crr(&self.engine, &self.name)?)).map_err(|error| {
+            let code = error.sqlite_extended_error_code().unwrap_or(ffi::SQLITE_ERROR);
+            rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
+        })
     }
 }
 
