@@ -1,5 +1,6 @@
 //! Whatever values somebody inserts into `crsql_changes`, alone or inside a transaction: no panic, no damage, no clock beyond
 //! its bounds, and nothing left behind by a statement that fails.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use proptest::prelude::*;
 use rusqlite::types::Value;
