@@ -7,15 +7,24 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use clap::Parser;
+use tokio::sync::oneshot;
 use tower_sqlite_sync::{AuthRequest, Denied, Grant, PathPattern, SyncConfig, SyncLayer};
+
+/// How long requests may go on once all rooms are closed.
+const REQUESTS_GRACE: Duration = Duration::from_secs(5);
 
 /// A sync server for cr-sqlite clients (@vlcn.io/ws-client and friends).
 #[derive(Debug, Parser)]
+#[command(
+    after_help = "Every setting can also come from --config, or from the environment: TOWER_SQLITE_SYNC_HEARTBEAT=20. \
+    `cargo doc --open` lists them under tower_sqlite_sync::config."
+)]
 struct Args {
     /// The address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
@@ -88,15 +97,34 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     introduce(listener.local_addr()?, &config);
     // Changes are small and urgent: they don't wait for more to fill a packet.
     let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
-    axum::serve(listener, app)
-        .with_graceful_shutdown(async move {
-            asked_to_stop().await;
-            tracing::info!("shutting down");
-            rooms.shutdown().await;
-        })
-        .await?;
+    let (closed, rooms_closed) = oneshot::channel();
+    let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
+        asked_to_stop().await;
+        tracing::info!("shutting down");
+        tokio::select! {
+            () = rooms.shutdown() => {}
+            () = asked_to_stop() => tracing::warn!("asked again, not waiting for the rooms to close"),
+        }
+        closed.send(()).ok();
+    });
+    tokio::select! {
+        served = serving.into_future() => served?,
+        () = overtime(rooms_closed) => tracing::warn!("requests that didn't end in time are cut off"),
+    }
     tracing::info!("bye");
     Ok(())
+}
+
+/// Ends when requests that are no concern of the rooms have had their time since these were closed. One that is never sent to
+/// its end must not keep the process.
+async fn overtime(rooms_closed: oneshot::Receiver<()>) {
+    match rooms_closed.await {
+        Ok(()) => tokio::select! {
+            () = tokio::time::sleep(REQUESTS_GRACE) => {}
+            () = asked_to_stop() => {}
+        },
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// Defaults, then the file, then the environment, then the flags.
@@ -141,23 +169,32 @@ fn raise_file_limit(config: &SyncConfig) {
 
 /// The first thing that a newcomer sees.
 fn introduce(address: SocketAddr, config: &SyncConfig) {
-    let path = if config.path() == &PathPattern::default() {
-        "/sync".to_owned()
-    } else {
-        format!(" + a path that matches {}", config.path().as_str())
-    };
+    let usual = config.path() == &PathPattern::default();
+    // A path that the pattern matches can't be told from a pattern in general.
+    let url = format!("ws://{address}{}", if usual { "/sync" } else { "/YOUR-PATH" });
     let rooms = if config.memory() {
         "in memory, gone when nobody uses them".to_owned()
     } else {
         format!("one file each in {}", config.db_folder().display())
     };
+    let schemas = config.schema_folder();
     println!("listening on http://{address}");
-    println!("  sync URL   ws://{address}{path}");
+    println!("  sync URL   {url}");
+    if !usual {
+        println!("             where /YOUR-PATH is a path that matches {}", config.path().as_str());
+    }
     println!("  rooms      {rooms}; a client chooses one with `room`");
-    println!("  schemas    files in {}; a client chooses one with `schema`", config.schema_folder().display());
+    println!(
+        "  schemas    files in {schemas}; a client brings the name and the text of one",
+        schemas = schemas.display()
+    );
+    if !schemas.is_dir() {
+        println!("             There is no such folder yet: new rooms need one, with a file such as main.sql in it.");
+    }
     println!();
-    println!("Next: give a client the same schema text, and");
-    println!("  createSyncedDB(config, dbname, {{ url: \"ws://{address}{path}\", room: \"my-room\" }})");
+    println!("Next, in a client, with the text of {}:", schemas.join("main.sql").display());
+    println!("  await db.automigrateTo(\"main.sql\", text)");
+    println!("  await createSyncedDB(config, dbname, {{ url: \"{url}\", room: \"my-room\" }})");
     println!("Ctrl-C stops the server; clients reconnect by themselves.");
 }
 

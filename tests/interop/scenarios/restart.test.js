@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { until } from '../harness/convergence.js';
 import { scenario } from '../harness/scenario.js';
 
@@ -8,6 +10,18 @@ const SCHEMA = {
 SELECT crsql_as_crr('entry');
 `,
 };
+
+scenario('a request that is never sent to its end does not keep the server from stopping', async (stage) => {
+  stage.publish(SCHEMA);
+  const server = await stage.server();
+  const { hostname, port } = new URL(server.url);
+  const socket = connect(Number(port), hostname);
+  socket.on('error', () => {});
+  await once(socket, 'connect');
+  socket.write('GET / HTTP/1.1\r\nHost: a\r\n');
+  await server.stop();
+  socket.destroy();
+});
 
 for (const [how, end] of [
   ['SIGTERM', (server) => server.stop()],
