@@ -53,7 +53,7 @@ impl Dialect {
         max_frame: usize,
     ) -> Result<Vec<WsMessage>, Close> {
         match self {
-            Self::Binary => Ok(fragments(selection.message(sender, since), max_frame)),
+            Self::Binary => Ok(frames(selection.message(sender, since, max_frame))),
             Self::Json => match selection.json(sender, since) {
                 Ok(text) => Ok(vec![WsMessage::Text(Utf8Bytes::from(text))]),
                 Err(error) => {
@@ -65,19 +65,15 @@ impl Dialect {
     }
 }
 
-/// One binary message; if it is larger than a frame, because a single db_version is, in continuation frames.
-fn fragments(message: Bytes, max_frame: usize) -> Vec<WsMessage> {
-    if message.len() <= max_frame {
-        return vec![WsMessage::Binary(message)];
+/// One binary message; if it has several fragments, because a single db_version is larger than a frame, in continuation frames.
+fn frames(mut fragments: Vec<Bytes>) -> Vec<WsMessage> {
+    let Some(last) = fragments.pop() else { return Vec::new() };
+    if fragments.is_empty() {
+        return vec![WsMessage::Binary(last)];
     }
-    let mut rest = message;
-    let mut frames = Vec::new();
-    while !rest.is_empty() {
-        let part = rest.split_to(rest.len().min(max_frame.max(1)));
-        let kind = if frames.is_empty() { Data::Binary } else { Data::Continue };
-        frames.push(WsMessage::Frame(WsFrame::message(part, OpCode::Data(kind), rest.is_empty())));
-    }
-    frames
+    let kinds = std::iter::once(Data::Binary).chain(std::iter::repeat(Data::Continue));
+    let open = fragments.into_iter().zip(kinds).map(|(part, kind)| WsFrame::message(part, OpCode::Data(kind), false));
+    open.chain([WsFrame::message(last, OpCode::Data(Data::Continue), true)]).map(WsMessage::Frame).collect()
 }
 
 #[cfg(test)]
@@ -86,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_large_message_goes_out_in_continuation_frames() {
-        let frames = fragments(Bytes::from_static(b"abcdefgh"), 3);
+        let frames = frames([&b"abc"[..], b"def", b"gh"].map(Bytes::from_static).to_vec());
         let parts: Vec<(Vec<u8>, bool, OpCode)> = frames
             .into_iter()
             .map(|frame| match frame {

@@ -140,7 +140,7 @@ where
                 Pull::Unencoded => self.session.room.encode(self.cursor.read).await?,
                 Pull::Behind(upto) => {
                     let frame = self.session.room.read_frame(self.cursor.read, upto, Some(self.session.client)).await?;
-                    self.send_frames(&[Arc::new(frame)]).await?;
+                    self.send_frames(&[frame]).await?;
                 }
             }
         }
@@ -151,7 +151,7 @@ where
     async fn send_frames(&mut self, frames: &[Arc<Frame>]) -> Result<(), End> {
         if let Some(selection) = Selection::of(frames, engine_site(self.session.client)) {
             self.send_changes(&selection).await?;
-            self.cursor.sent = Position::at(selection.last_version);
+            self.cursor.sent = Position::at(selection.last_version());
             self.timers.probe = Some(Instant::now() + PROBE_DELAY);
             self.timers.pause(self.session.config.notify_interval());
         }
@@ -164,7 +164,7 @@ where
         for message in self.session.dialect.changes(selection, sender, self.cursor.sent, max_frame)? {
             self.feed(message).await?;
         }
-        tracing::debug!(changes = selection.count, since = self.cursor.sent.db_version, "changes sent");
+        tracing::debug!(changes = selection.count(), since = self.cursor.sent.db_version, "changes sent");
         Ok(())
     }
 
@@ -222,7 +222,7 @@ where
         if self.cursor.sent == Position::START {
             return Ok(());
         }
-        let nothing = Selection { count: 0, last_version: self.cursor.sent.db_version, bytes: bytes::Bytes::new() };
+        let nothing = Selection::nothing(self.cursor.sent.db_version);
         self.send_changes(&nothing).await
     }
 

@@ -129,14 +129,14 @@ impl Feed {
     pub(crate) async fn encode<E>(
         &self,
         head: i64,
-        read: impl AsyncFnOnce(i64, i64) -> Result<Frame, E>,
+        read: impl AsyncFnOnce(i64, i64) -> Result<Arc<Frame>, E>,
     ) -> Result<(), E> {
         let _alone = self.encoding.lock().await;
         if self.head() != head {
             return Ok(());
         }
         let frame = read(head, self.now()).await?;
-        self.append(Arc::new(frame));
+        self.append(frame);
         Ok(())
     }
 
@@ -212,9 +212,9 @@ mod tests {
         let feed = Feed::new(10, 1000);
         feed.advance(30);
         assert!(matches!(feed.pull(10, 100), Pull::Unencoded));
-        let read = async |head, now| Ok::<_, ()>(frame(head, (head + 8).min(now)));
+        let read = async |head, now| Ok::<_, ()>(Arc::new(frame(head, (head + 8).min(now))));
         feed.encode(10, read).await.unwrap();
-        feed.encode(10, async |_, _| -> Result<Frame, ()> { panic!("encoded twice") }).await.unwrap();
+        feed.encode(10, async |_, _| -> Result<Arc<Frame>, ()> { panic!("encoded twice") }).await.unwrap();
         assert_eq!(bounds(feed.pull(10, 100)), [(10, 18)]);
         assert!(matches!(feed.pull(18, 100), Pull::Unencoded));
     }
@@ -236,7 +236,7 @@ mod tests {
         feed.advance(15);
         let read = async |head, now| {
             feed.restart(15);
-            Ok::<_, ()>(frame(head, now))
+            Ok::<_, ()>(Arc::new(frame(head, now)))
         };
         feed.encode(12, read).await.unwrap();
         assert!(matches!(feed.pull(10, 100), Pull::Behind(15)));

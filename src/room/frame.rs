@@ -12,7 +12,7 @@ use super::convert;
 /// All that changed in the db_versions `after < v <= upto`, as encoded changes in (db_version, seq) order.
 ///
 /// A frame ends at the border of a db_version, because a peer's position can't end inside one.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     /// The frame starts behind this db_version.
     pub(crate) after: i64,
@@ -23,7 +23,7 @@ pub(crate) struct Frame {
 }
 
 /// Neighbouring changes of one author.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Run {
     author: Option<crr::SiteId>,
     count: usize,
@@ -34,10 +34,11 @@ struct Run {
 /// What one connection is sent of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Selection {
-    pub(crate) count: usize,
-    /// The db_version of the last change: the position that the message takes its receiver to.
-    pub(crate) last_version: i64,
-    pub(crate) bytes: Bytes,
+    count: usize,
+    last_version: i64,
+    /// The encoded changes, one part after the other. They are the frame's own bytes: however many connections are sent a large
+    /// row, it is held once.
+    parts: Vec<Bytes>,
 }
 
 impl Frame {
@@ -77,16 +78,15 @@ impl Frame {
         let others = || self.runs.iter().filter(|run| run.author != Some(site));
         let last_version = others().next_back()?.last_version;
         let count = others().map(|run| run.count).sum();
-        let bytes = if others().count() == self.runs.len() {
-            self.bytes.clone()
-        } else {
-            let mut kept = BytesMut::with_capacity(others().map(|run| run.bytes.len()).sum());
-            others()
-                .filter_map(|run| self.bytes.get(run.bytes.clone()))
-                .for_each(|bytes| kept.extend_from_slice(bytes));
-            kept.freeze()
-        };
-        Some(Selection { count, last_version, bytes })
+        let mut kept: Vec<Range<usize>> = Vec::new();
+        for run in others() {
+            match kept.last_mut() {
+                Some(last) if last.end == run.bytes.start => last.end = run.bytes.end,
+                _ => kept.push(run.bytes.clone()),
+            }
+        }
+        let parts = kept.into_iter().map(|range| self.bytes.slice(range)).collect();
+        Some(Selection { count, last_version, parts })
     }
 }
 
@@ -162,28 +162,69 @@ impl FrameBuilder {
 impl Selection {
     /// What neighbouring frames have that `site` did not write itself; `None` if that is nothing.
     pub(crate) fn of(frames: &[Arc<Frame>], site: crr::SiteId) -> Option<Self> {
-        let mut parts: Vec<Self> = frames.iter().filter_map(|frame| frame.without(site)).collect();
-        let last_version = parts.last()?.last_version;
-        if parts.len() == 1 {
-            return parts.pop();
-        }
-        let mut bytes = BytesMut::with_capacity(parts.iter().map(|part| part.bytes.len()).sum());
-        parts.iter().for_each(|part| bytes.extend_from_slice(&part.bytes));
-        Some(Self { count: parts.iter().map(|part| part.count).sum(), last_version, bytes: bytes.freeze() })
+        let selected: Vec<Self> = frames.iter().filter_map(|frame| frame.without(site)).collect();
+        Some(Self {
+            count: selected.iter().map(|selection| selection.count).sum(),
+            last_version: selected.last()?.last_version,
+            parts: selected.into_iter().flat_map(|selection| selection.parts).collect(),
+        })
     }
 
-    /// The whole message, for a connection that was last sent `since`.
-    pub(crate) fn message(&self, sender: wire::SiteId, since: wire::Position) -> Bytes {
-        let mut message = BytesMut::with_capacity(self.bytes.len() + 64);
-        wire::ChangesHead { sender, since, count: self.count }.encode_into(&mut message);
-        message.extend_from_slice(&self.bytes);
-        message.freeze()
+    /// No changes, for a client that was sent everything up to `last_version`.
+    pub(crate) fn nothing(last_version: i64) -> Self {
+        Self { count: 0, last_version, parts: Vec::new() }
+    }
+
+    /// How many changes there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The db_version of the last change: the position that the message takes its receiver to.
+    pub(crate) fn last_version(&self) -> i64 {
+        self.last_version
+    }
+
+    /// The message, for a connection that was last sent `since`, in fragments of at most `max_fragment` bytes. What fills a
+    /// fragment by itself isn't copied.
+    pub(crate) fn message(&self, sender: wire::SiteId, since: wire::Position, max_fragment: usize) -> Vec<Bytes> {
+        let max_fragment = max_fragment.max(1);
+        let length: usize = self.parts.iter().map(Bytes::len).sum();
+        let mut open = BytesMut::with_capacity(length.saturating_add(64).min(max_fragment));
+        wire::ChangesHead { sender, since, count: self.count }.encode_into(&mut open);
+        let mut fragments = Vec::new();
+        for part in &self.parts {
+            let mut part = part.clone();
+            while !part.is_empty() {
+                if open.len() >= max_fragment {
+                    fragments.push(open.split().freeze());
+                }
+                if open.is_empty() && part.len() >= max_fragment {
+                    fragments.push(part.split_to(max_fragment));
+                } else {
+                    let fitting = part.len().min(max_fragment.saturating_sub(open.len()));
+                    open.extend_from_slice(&part.split_to(fitting));
+                }
+            }
+        }
+        if !open.is_empty() {
+            fragments.push(open.freeze());
+        }
+        fragments
     }
 
     /// The whole message as JSON text.
     pub(crate) fn json(&self, sender: wire::SiteId, since: wire::Position) -> Result<String, wire::DecodeError> {
-        let changes = wire::ChangeList::from_encoded(self.count, self.bytes.clone())?;
+        let changes = wire::ChangeList::from_encoded(self.count, self.bytes())?;
         Ok(wire::Message::Changes(wire::Changes { sender, since, changes }).to_json())
+    }
+
+    /// All parts in one piece.
+    fn bytes(&self) -> Bytes {
+        match self.parts.as_slice() {
+            [only] => only.clone(),
+            parts => parts.concat().into(),
+        }
     }
 }
 
@@ -216,7 +257,7 @@ mod tests {
     }
 
     fn versions(selection: &Selection) -> Vec<i64> {
-        let list = wire::ChangeList::from_encoded(selection.count, selection.bytes.clone()).unwrap();
+        let list = wire::ChangeList::from_encoded(selection.count, selection.bytes()).unwrap();
         list.iter().map(|change| change.db_version).collect()
     }
 
@@ -240,6 +281,34 @@ mod tests {
         assert_eq!((selection.last_version, versions(&selection)), (4, vec![2, 4]));
         assert_eq!(Selection::of(&frames[1..2], AUTHOR), None);
         assert_eq!(Selection::of(&frames[..1], AUTHOR), frames[0].without(AUTHOR));
+    }
+
+    #[test]
+    fn a_large_message_is_sent_from_the_bytes_that_the_frame_holds() {
+        let frame = frame(1 << 20, &[(1, AUTHOR), (1, OTHER), (1, OTHER), (1, OTHER), (2, AUTHOR), (3, OTHER)]);
+        let selection = frame.without(AUTHOR).unwrap();
+        let (sender, since) = (wire::SiteId::from_bytes([9; 16]), wire::Position::START);
+        let [whole] = &selection.message(sender, since, 1 << 20)[..] else { panic!("it fits one fragment") };
+        assert!(wire::Message::decode(whole.clone()).is_ok());
+        let held = frame.bytes.as_ptr_range();
+        for max_fragment in [1, 7, 40, 64, whole.len() - 1] {
+            let fragments = selection.message(sender, since, max_fragment);
+            assert_eq!(fragments.concat(), *whole, "{max_fragment}");
+            let last = fragments.len() - 1;
+            assert!(fragments[..last].iter().all(|part| part.len() <= max_fragment.max(since_and_sender())));
+            if max_fragment == 7 {
+                let shared = fragments.iter().filter(|part| held.contains(&part.as_ptr())).count();
+                assert!(shared > fragments.len() / 2, "{shared} of {}", fragments.len());
+            }
+        }
+    }
+
+    /// Bytes of a message's head, which is in one fragment.
+    fn since_and_sender() -> usize {
+        let mut head = BytesMut::new();
+        let (sender, since) = (wire::SiteId::from_bytes([9; 16]), wire::Position::START);
+        wire::ChangesHead { sender, since, count: 4 }.encode_into(&mut head);
+        head.len()
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod database;
 mod ending;
 mod feed;
 mod frame;
+mod large;
 mod migration;
 mod name;
 mod refused_schemas;
@@ -40,6 +41,7 @@ pub(crate) use self::writer::{Applied, Changeset, Outcome};
 
 use self::database::{ReadConnections, WriteConnection};
 use self::feed::Feed;
+use self::large::LargeFrames;
 use self::schema::{ResidentSchema, StoredSchema};
 use self::writer::{Writer, WriterQueue};
 use crate::config::SyncConfig;
@@ -57,6 +59,7 @@ pub(crate) struct Room {
     queue: WriterQueue,
     reads: Reads,
     ending: Arc<Ending>,
+    large: LargeFrames,
     max_frame_bytes: usize,
     connections: AtomicUsize,
 }
@@ -120,6 +123,7 @@ impl Room {
             queue,
             reads,
             ending,
+            large: LargeFrames::default(),
             max_frame_bytes: config.max_frame_bytes(),
             connections: AtomicUsize::new(0),
         }))
@@ -194,11 +198,12 @@ impl Room {
         after: i64,
         upto: i64,
         exclude: Option<wire::SiteId>,
-    ) -> Result<Frame, Error> {
+    ) -> Result<Arc<Frame>, Error> {
         let max_bytes = self.max_frame_bytes;
         let exclude = exclude.map(engine_site);
         let frame = self.read(move |conn| Frame::read(conn, after, upto, exclude, max_bytes)).await?;
-        frame.map_err(|error| Error::engine(&self.name, error))
+        let frame = frame.map_err(|error| Error::engine(&self.name, error))?;
+        Ok(if frame.byte_len() > max_bytes { self.large.share(frame) } else { Arc::new(frame) })
     }
 
     /// What the room has from `site`.
