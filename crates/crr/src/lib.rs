@@ -80,6 +80,58 @@
 //! # }
 //! ```
 //!
+//! # The model
+//!
+//! Every copy of a database is a **site**, with a random id of 16 bytes. A site counts its transactions that change a CRR:
+//! that is its **db_version**. A change carries the db_version that it has in the copy it is read from, and **seq**, its place
+//! within that version. So whoever remembers how far it has seen a site's versions asks for what comes after; these
+//! positions are kept in the database ([`Crr::position`]).
+//!
+//! The unit of merging is the cell. Each has a **col_version**, which counts how often it was written. Of two writes of one
+//! cell
+//!
+//! 1. the one in the later life of its row wins. The **causal length** counts a row's births and deaths: 1 alive, 2 deleted,
+//!    3 alive again;
+//! 2. then the one with the higher col_version: who wrote more often has seen more;
+//! 3. then the greater value: by type (integer, real, text, blob, NULL from great to small), and within a type by size or
+//!    bytes. The copies need no clock on the wall, and no judge.
+//!
+//! A delete is a change too, of the row's **sentinel** (`cid` is `-1`); it stays behind as a tombstone. A write to a row that
+//! another copy deletes meanwhile is lost with the row; one that inserts the row again begins a new life.
+//!
+//! What is recorded lies beside the table, in `<table>__crsql_clock` (one entry a cell that was written, and the sentinels)
+//! and `<table>__crsql_pks` (the keys, once). Values are not recorded: they are in the table.
+//!
+//! # A sync loop
+//!
+//! Each copy pulls from each other one, in any order and as often as it likes:
+//!
+//! 1. `seen = target.position(source.site_id())`
+//! 2. read from the source, in one read transaction, the changes after `seen` whose author isn't the target;
+//! 3. merge them into the target, in one write transaction;
+//! 4. in the same transaction, set the position to the source's [`stored_db_version`](Crr::stored_db_version).
+//!
+//! `examples/two_files.rs` in this crate's folder does that with two files, in thirty lines.
+//! Over a network, changes are encoded between 2 and 3; the sync server `tower-sqlite-sync` is that, grown up.
+//!
+//! # Guarantees
+//!
+//! - Merging is idempotent, commutative and associative: order, repetition and detours don't matter.
+//! - A merge that fails leaves no trace but in its own transaction, and a changeset that is refused has moved no clock.
+//! - A db_version is used once, whatever is rolled back, however many connections and processes write, and whoever takes the
+//!   connection's hooks.
+//! - A peer's numbers, names and keys are checked before they are believed; none makes this crate panic.
+//!
+//! # Limits
+//!
+//! - Every connection that writes to a CRR must have the engine loaded. Without it, the write fails.
+//! - UNIQUE and foreign keys hold for one copy; merged rows of several may break them. So CRRs can't have foreign keys, nor
+//!   UNIQUE indexes besides their key. Keys can't be NULL, and should be random ids, not counters.
+//! - All changes of one db_version have to be merged in one transaction, or a reader may see half of somebody's.
+//! - Tombstones stay for good. Reading one db_version takes memory for its entries, about 64 bytes each.
+//! - Copies must have the same schema, or agree on which changes they exchange: one that names an unknown table or column
+//!   is refused.
+//!
 //! # Architecture
 //!
 //! ```text
