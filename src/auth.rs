@@ -91,7 +91,8 @@ impl AuthRequest {
         self.token.as_deref()
     }
 
-    /// The path of the request. Inside axum's `nest`, what is left of it.
+    /// The path of the request. Inside axum's `nest`, what is left of it; axum's `OriginalUri` among the
+    /// [`extensions`](Self::extensions) has the whole.
     #[must_use]
     pub fn path(&self) -> &str {
         self.uri.path()

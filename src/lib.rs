@@ -82,6 +82,10 @@
 //! Before the upgrade, refusals are HTTP responses with a reason: 400 (bad subprotocol or room name), 401 and 403 (the hook), 426
 //! (no WebSocket that we speak, or a server that can't upgrade), 503 (limits, shutting down).
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod auth;
 mod body;
 pub mod config;

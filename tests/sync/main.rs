@@ -6,6 +6,7 @@
 mod closing;
 mod convergence;
 mod durability;
+#[allow(dead_code, unused_imports, reason = "shared with the tests in `tests/stacks`, and neither uses all of it")]
 mod fixture;
 mod gaps;
 mod migration;

@@ -1,0 +1,75 @@
+//! An example as a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use tempfile::TempDir;
+
+use crate::fixture::soon;
+
+/// A running example; it is killed when it is dropped.
+pub(crate) struct Example {
+    pub(crate) address: SocketAddr,
+    /// Where it runs: with `schemas/main.sql`, and `dbs` once there is a room.
+    folder: TempDir,
+    child: Child,
+}
+
+impl Example {
+    /// Starts an example that takes the address to listen on as its argument, in a folder that has this schema.
+    pub(crate) async fn start(name: &str, schema: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("schemas")).unwrap();
+        std::fs::write(folder.path().join("schemas/main.sql"), schema).unwrap();
+        // `cargo test` builds the examples too, unless it is told which tests to build.
+        let binary = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples").join(name);
+        let mut child = Command::new(&binary)
+            .arg("127.0.0.1:0")
+            .current_dir(folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}; `cargo build --examples` makes it", binary.display()));
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (send, receive) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+                let (_, address) = line.strip_prefix("listening on ")?.split_once("://")?;
+                address.parse::<SocketAddr>().ok()
+            });
+            send.send(address).ok();
+            // What else it prints must not fill the pipe.
+            lines.for_each(drop);
+        });
+        let address = soon("the example to listen", receive).await.unwrap();
+        Self { address: address.expect("the example says where it listens"), folder, child }
+    }
+
+    /// The folder it runs in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Interrupts it as Ctrl-C does, and waits until it has ended by itself.
+    #[cfg(unix)]
+    pub(crate) async fn interrupt(&mut self) -> ExitStatus {
+        let process = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &process]).status().unwrap().success());
+        let mut ended = None;
+        crate::fixture::until("the example to end", async || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        })
+        .await;
+        ended.unwrap()
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
