@@ -150,6 +150,7 @@
 //! | `statements` | prepared statements at hand |
 //! | `state` | what lives beside the database; how callbacks reach it |
 //! | `version` | `db_version` and `seq`, which no transaction shares with another |
+//! | `newest` | in which CRRs a reader has to look for what is new |
 //! | `schema`, `table` | which tables are CRRs, and the SQL that works on each |
 //! | `as_crr`, `triggers`, `backfill` | making a table a CRR |
 //! | `alter` | changing the definition of a CRR |
@@ -162,7 +163,7 @@
 //! | `value`, `pack`, `unpack_vtab` | the order of values, columns' affinity, packed keys |
 //! | `peers`, `settings` | what is kept about other sites, and settings |
 //!
-//! State that could go stale (which tables are CRRs, the current version) is checked against the database before each use;
+//! State that could go stale (which tables are CRRs, the versions in them) is checked against the database before each use;
 //! everything else is read when it is needed. So other connections, other processes and rollbacks need no care.
 //!
 //! # Differences from cr-sqlite
@@ -230,6 +231,7 @@ mod load;
 mod local;
 mod merge;
 mod migrate;
+mod newest;
 mod pack;
 mod peers;
 mod raw;

@@ -35,6 +35,7 @@ pub(crate) fn after_insert(engine: &Engine, context: &Context<'_>) -> Result<()>
     let table = table(engine, context)?;
     let keys = table.keys.len();
     let [new] = arguments(context, "crsql_after_insert", [keys])?;
+    let _writes = engine.own_writes_for_a_row();
     let row = Row::taking_version(engine, &table)?;
     let (key, existed) = row.create_or_find_key(new)?;
     if table.is_key_only() {
@@ -61,6 +62,11 @@ pub(crate) fn after_insert(engine: &Engine, context: &Context<'_>) -> Result<()>
 pub(crate) fn after_delete(engine: &Engine, context: &Context<'_>) -> Result<()> {
     let table = table(engine, context)?;
     let [old] = arguments(context, "crsql_after_delete", [table.keys.len()])?;
+    // A row that is replaced by another one isn't counted by SQLite. With recursive triggers, it may be one of those.
+    let _writes = match engine.has_recursive_triggers()? {
+        true => engine.own_writes(),
+        false => engine.own_writes_for_a_row(),
+    };
     let row = Row::taking_version(engine, &table)?;
     let key = row.find_or_create_key(old)?;
     row.execute(&table.sql.upsert_dead, key)?;
@@ -74,6 +80,7 @@ pub(crate) fn after_update(engine: &Engine, context: &Context<'_>) -> Result<()>
     let (keys, columns) = (table.keys.len(), table.columns.len());
     let [new, old, new_columns, old_columns] =
         arguments(context, "crsql_after_update", [keys, keys, columns, columns])?;
+    let _writes = engine.own_writes_for_a_row();
     // Taken even if nothing changed, as the reference does.
     let row = Row::taking_version(engine, &table)?;
     let key = row.find_or_create_key(new)?;

@@ -20,6 +20,7 @@ impl Crr<'_> {
 
     /// Moves the position of `site` forward. A position behind the one that is known changes nothing.
     pub fn set_position(&self, site: SiteId, to: Position) -> Result<()> {
+        let _writes = self.engine.own_writes();
         self.engine
             .db()
             .prepare_cached(

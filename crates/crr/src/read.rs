@@ -14,7 +14,6 @@ use rusqlite::{CachedStatement, OptionalExtension, Row, Transaction, Transaction
 
 use crate::change::SENTINEL;
 use crate::pack::Packer;
-use crate::schema::CLOCK_SUFFIX;
 use crate::state::Engine;
 use crate::table::Table;
 use crate::{Change, ChangesQuery, Crr, Error, Result, SiteId};
@@ -139,9 +138,8 @@ impl Entry {
 /// A walk through the clock entries, batch by batch. Holds nothing of SQLite's between batches.
 #[derive(Debug)]
 pub(crate) struct Scan {
-    tables: Vec<Arc<Table>>,
-    /// Positions of those that have something new: of many, most have nothing.
-    newer: Vec<usize>,
+    /// The CRRs that have something new, and their positions: of many, most have nothing.
+    newer: Vec<(usize, Arc<Table>)>,
     /// Everything up to this version is done.
     after: i64,
     up_to: i64,
@@ -156,20 +154,19 @@ pub(crate) struct Scan {
 
 impl Scan {
     pub(crate) fn new(engine: &Engine, query: &ChangesQuery) -> Result<Scan> {
-        let tables = engine.schema()?.tables(engine.db())?;
-        let mut versions = HashMap::new();
-        engine.read_versions(|clock, newest| {
-            versions.insert(clock.to_owned(), newest);
+        let (schema, stored, positions) = engine.newest(|schema, versions| {
+            let newer = versions.iter().enumerate().filter(|(_, newest)| **newest > Some(query.after));
+            let positions: Vec<usize> = newer.map(|(at, _)| at).collect();
+            (Arc::clone(schema), versions.iter().copied().max().flatten(), positions)
         })?;
+        let mut newer = Vec::new();
+        for at in positions {
+            newer.extend(schema.table_at(engine.db(), at)?.map(|table| (at, table)));
+        }
         // What is written while this walks has later versions: without an end, they would never stop.
-        let stored = versions.values().copied().max().unwrap_or(0);
-        let is_newer = |table: &Table| {
-            versions.get(&format!("{}{CLOCK_SUFFIX}", table.name)).is_some_and(|newest| *newest > query.after)
-        };
-        let newer = tables.iter().enumerate().filter(|(_, table)| is_newer(table)).map(|(at, _)| at).collect();
+        let stored = stored.unwrap_or(0);
         let exclude = query.exclude.map(|site| ordinal(engine, site)).transpose()?.flatten();
         Ok(Scan {
-            tables,
             newer,
             after: query.after,
             up_to: query.up_to.map_or(stored, |up_to| up_to.min(stored)),
@@ -181,7 +178,8 @@ impl Scan {
     }
 
     pub(crate) fn table(&self, entry: &Entry) -> Option<Arc<Table>> {
-        self.tables.get(entry.table).cloned()
+        let at = self.newer.binary_search_by_key(&entry.table, |(at, _)| *at).ok()?;
+        self.newer.get(at).map(|(_, table)| Arc::clone(table))
     }
 
     /// Fills `entries` with the next that there are. False if there are none.
@@ -190,7 +188,6 @@ impl Scan {
         while self.entries.is_empty() && self.after < self.up_to {
             let end = self.end_of_batch(engine)?;
             for at in 0..self.newer.len() {
-                let Some(at) = self.newer.get(at).copied() else { break };
                 self.read_table(engine, at, end)?;
             }
             self.after = end;
@@ -202,7 +199,7 @@ impl Scan {
     /// The last version of the next batch: that of the first table to have enough entries.
     fn end_of_batch(&self, engine: &Engine) -> Result<i64> {
         let mut end = self.up_to;
-        for table in self.newer.iter().filter_map(|at| self.tables.get(*at)) {
+        for (_, table) in &self.newer {
             let version: Option<i64> = engine
                 .db()
                 .prepare_cached(&table.sql.version_ahead)?
@@ -213,9 +210,9 @@ impl Scan {
         Ok(end)
     }
 
-    /// Adds the entries of one table with versions up to `end`.
+    /// Adds the entries of one of the `newer` with versions up to `end`.
     fn read_table(&mut self, engine: &Engine, at: usize, end: i64) -> Result<()> {
-        let Some(table) = self.tables.get(at) else { return Ok(()) };
+        let Some((position, table)) = self.newer.get(at) else { return Ok(()) };
         self.keys.clear();
         let mut statement = engine.db().prepare_cached(&table.sql.keys_between)?;
         let mut rows = statement.query((self.after, end))?;
@@ -247,7 +244,16 @@ impl Scan {
                 };
                 if db_version > self.after && db_version <= end && self.exclude != Some(ordinal) {
                     let seq = row.get(4)?;
-                    self.entries.push(Entry { table: at, key, column, col_version, db_version, ordinal, cl, seq });
+                    self.entries.push(Entry {
+                        table: *position,
+                        key,
+                        column,
+                        col_version,
+                        db_version,
+                        ordinal,
+                        cl,
+                        seq,
+                    });
                 }
             }
             self.entries.iter_mut().skip(first).for_each(|entry| entry.cl = cl);

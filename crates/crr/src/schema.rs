@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rusqlite::Connection;
 
 use crate::state::Engine;
-use crate::table::Table;
+use crate::table::{self, Table};
 use crate::{Error, Result, raw, sql};
 
 /// Ends the name of a CRR's clock table.
@@ -15,7 +16,7 @@ pub(crate) const CLOCK_SUFFIX: &str = "__crsql_clock";
 /// Ends the name of a CRR's lookaside table.
 pub(crate) const LOOKASIDE_SUFFIX: &str = "__crsql_pks";
 
-/// How many tables one query for the version covers. SQLite's limit for a compound select is 500.
+/// How many tables one query for the newest versions covers: a query has at most 2,000 columns, unless the application says less.
 const TABLES_PER_QUERY: usize = 100;
 
 /// The CRRs of a database, in the order of their clock tables.
@@ -23,13 +24,17 @@ const TABLES_PER_QUERY: usize = 100;
 pub(crate) struct Schema {
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
-    version_queries: Vec<String>,
+    newest_of_many: Vec<String>,
 }
 
 /// A clock table, and what it is the clock of.
 #[derive(Debug)]
 struct Entry {
     name: String,
+    /// A query for the newest version in the clock table; without a row if it is empty.
+    newest: String,
+    /// Whether the clock table may have been written to.
+    marked: AtomicBool,
     /// Read when first needed. `None` inside if the table, or its lookaside, is gone.
     table: OnceLock<Option<Arc<Table>>>,
 }
@@ -45,26 +50,22 @@ impl Schema {
              ORDER BY rowid"
         ))?;
         let clocks: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-        let version_queries = clocks
+        let entries: Vec<Entry> =
+            clocks.iter().filter_map(|clock| clock.strip_suffix(CLOCK_SUFFIX)).map(Entry::new).collect();
+        let newest_of_many = entries
             .chunks(TABLES_PER_QUERY)
-            .map(|clocks| {
-                sql::join(clocks, " UNION ALL ", |clock| {
-                    format!("SELECT {}, max(db_version) FROM main.{}", sql::literal(clock), sql::identifier(clock))
-                })
-            })
-            .collect();
-        let entries: Vec<Entry> = clocks
-            .iter()
-            .filter_map(|clock| clock.strip_suffix(CLOCK_SUFFIX))
-            .map(|name| Entry { name: name.to_owned(), table: OnceLock::new() })
+            .map(|entries| format!("SELECT {}", sql::join(entries, ", ", |entry| format!("({})", entry.newest))))
             .collect();
         let by_name = entries.iter().enumerate().map(|(at, entry)| (entry.name.clone(), at)).collect();
-        Ok(Schema { entries, by_name, version_queries })
+        Ok(Schema { entries, by_name, newest_of_many })
     }
 
-    /// The CRR of this name: exact, case included.
+    /// The CRR of this name: exact, case included. Marks it: whoever asks for one by its name may write to it.
     pub(crate) fn table(&self, db: &Connection, name: &str) -> Result<Arc<Table>> {
         let entry = self.by_name.get(name).and_then(|at| self.entries.get(*at));
+        if let Some(entry) = entry {
+            entry.marked.store(true, Ordering::Relaxed);
+        }
         let table = entry.map(|entry| entry.table(db)).transpose()?.flatten();
         table.ok_or_else(|| Error::UnknownTable { table: name.to_owned() })
     }
@@ -84,13 +85,42 @@ impl Schema {
         self.entries.iter().filter_map(|entry| entry.table(db).transpose()).collect()
     }
 
-    /// Queries for the names of clock tables and the highest version in each, a group of tables a query; those without a table included.
-    pub(crate) fn version_queries(&self) -> &[String] {
-        &self.version_queries
+    /// The CRR of the clock table at a position.
+    pub(crate) fn table_at(&self, db: &Connection, at: usize) -> Result<Option<Arc<Table>>> {
+        self.entries.get(at).map_or(Ok(None), |entry| entry.table(db))
+    }
+
+    /// How many clock tables there are; those without a table included.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Queries for the newest versions in all clock tables, each of one row, with a column for each of the next tables.
+    pub(crate) fn newest_of_many(&self) -> &[String] {
+        &self.newest_of_many
+    }
+
+    /// A query for the newest version in each clock table that is marked; `None` for the others.
+    pub(crate) fn newest_of_marked(&self) -> impl Iterator<Item = Option<&str>> {
+        self.entries.iter().map(|entry| entry.marked.load(Ordering::Relaxed).then_some(entry.newest.as_str()))
+    }
+
+    /// Takes all marks away.
+    pub(crate) fn unmark(&self) {
+        self.entries.iter().for_each(|entry| entry.marked.store(false, Ordering::Relaxed));
     }
 }
 
 impl Entry {
+    fn new(name: &str) -> Entry {
+        Entry {
+            name: name.to_owned(),
+            newest: format!("SELECT db_version FROM {} ORDER BY db_version DESC LIMIT 1", table::clock(name)),
+            marked: AtomicBool::new(false),
+            table: OnceLock::new(),
+        }
+    }
+
     fn table(&self, db: &Connection) -> Result<Option<Arc<Table>>> {
         if let Some(table) = self.table.get() {
             return Ok(table.clone());

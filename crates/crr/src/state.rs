@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use crate::hooks::Ticket;
+use crate::newest::{KnownRows, Newest, OwnWrites};
 use crate::raw;
 use crate::schema::CachedSchema;
 use crate::version::Clock;
@@ -21,6 +22,8 @@ pub(crate) struct Engine {
     db: Connection,
     pub(crate) clock: Clock,
     pub(crate) schema: RefCell<Option<CachedSchema>>,
+    pub(crate) newest: RefCell<Option<Newest>>,
+    pub(crate) known_rows: KnownRows,
     /// Not 0 while writes to CRRs are not to be tracked.
     pub(crate) sync_bit: Cell<i64>,
     /// Winning changes of the current transaction.
@@ -42,6 +45,8 @@ impl Engine {
             db,
             clock: Clock::default(),
             schema: RefCell::default(),
+            newest: RefCell::default(),
+            known_rows: KnownRows::default(),
             sync_bit: Cell::new(0),
             rows_impacted: Cell::new(0),
             columns: OnceCell::new(),
@@ -64,16 +69,21 @@ impl Engine {
         self.db.set_prepared_statement_cache_capacity(STATEMENTS);
     }
 
-    /// Stops tracking until the guard is dropped.
+    /// Stops tracking until the guard is dropped: the engine writes.
     pub(crate) fn untracked(&self) -> Untracked<'_> {
-        Untracked { engine: self, before: self.sync_bit.replace(1) }
+        Untracked { engine: self, before: self.sync_bit.replace(1), _writes: self.own_writes() }
     }
 
     /// The commit hook.
     pub(crate) fn committed(&self) {
         // The hook also tells of commits to other databases of the connection.
         let main = raw::is_writing(&self.db);
-        self.clock.committed(raw::content_stamp(&self.db).ok().filter(|_| main));
+        let stamp = raw::content_stamp(&self.db).ok();
+        self.clock.committed(stamp.filter(|_| main));
+        if main {
+            let newest = self.newest.take();
+            self.newest.replace(newest.zip(stamp).and_then(|(newest, stamp)| newest.committed(stamp)));
+        }
         self.rows_impacted.set(0);
         let schema = self.schema.take();
         self.schema.replace(schema.map(CachedSchema::committed));
@@ -81,7 +91,10 @@ impl Engine {
 
     /// The rollback hook.
     pub(crate) fn rolled_back(&self) {
-        self.clock.rolled_back(raw::content_stamp(&self.db).ok());
+        let stamp = raw::content_stamp(&self.db).ok();
+        self.clock.rolled_back(stamp);
+        let newest = self.newest.take();
+        self.newest.replace(newest.zip(stamp).and_then(|(newest, stamp)| newest.rolled_back(stamp)));
         self.rows_impacted.set(0);
         let schema = self.schema.take();
         self.schema.replace(schema.and_then(CachedSchema::rolled_back));
@@ -109,6 +122,7 @@ unsafe impl Sync for Engine {}
 pub(crate) struct Untracked<'e> {
     engine: &'e Engine,
     before: i64,
+    _writes: OwnWrites<'e>,
 }
 
 impl Drop for Untracked<'_> {

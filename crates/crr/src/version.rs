@@ -130,23 +130,8 @@ impl Engine {
             .query_row([], |row| row.get(0))
             .optional()?
             .flatten();
-        let mut version = compacted.unwrap_or(0);
-        self.read_versions(|_, newest| version = version.max(newest))?;
-        Ok(version)
-    }
-
-    /// Tells the highest version in each clock table that isn't empty.
-    pub(crate) fn read_versions(&self, mut tell: impl FnMut(&str, i64)) -> Result<()> {
-        for sql in self.schema()?.version_queries() {
-            let mut statement = self.db().prepare_cached(sql)?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                if let Some(newest) = row.get(1)? {
-                    tell(row.get_ref(0)?.as_str().unwrap_or_default(), newest);
-                }
-            }
-        }
-        Ok(())
+        let newest = self.newest(|_, versions| versions.iter().copied().max().flatten())?;
+        Ok(newest.into_iter().chain(compacted).fold(0, i64::max))
     }
 }
 
