@@ -17,7 +17,7 @@ Usage: cargo xtask <COMMAND>
 Commands:
   test               Check format, lints and documentation, run all Rust tests, then the three below
   test --no-node     The same without the differential and the interop tests
-  differential       Only the differential tests: random operations on our engine and on cr-sqlite itself
+  differential       Only the differential tests: random operations on our engine and on cr-sqlite itself, also in turn
   interop            Only the interop tests: the real vlcn clients in Node against the example server
   extension          Only the loadable extension, in the sqlite3 shell and in Python, and the engine on the system's SQLite
   valgrind           The loadable extension in the sqlite3 shell under valgrind

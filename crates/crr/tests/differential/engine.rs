@@ -25,6 +25,12 @@ pub(crate) trait Engine {
     /// Closes a site's database, and leaves it in a file.
     fn close(&mut self, site: usize, file: &Path);
 
+    /// Closes a site's database and opens it again.
+    fn reopen(&mut self, site: usize, file: &Path) {
+        self.close(site, file);
+        self.open(site, file);
+    }
+
     /// Runs statements, each whether or not those before it failed.
     fn run(&mut self, site: usize, statements: &[String]) -> Vec<Answer>;
 

@@ -29,6 +29,22 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
     Scenario { steps: generator.steps, watch }
 }
 
+/// The same, with files closed and opened again all the time.
+pub(crate) fn scenario_of_files(seed: u64) -> Scenario {
+    let Scenario { steps, watch } = scenario(seed);
+    // Other choices than those that made the scenario.
+    let mut random = Random::new(!seed);
+    let mut reopened = Vec::new();
+    for step in steps {
+        let site = step.site;
+        reopened.push(step);
+        if random.chance(35) {
+            reopened.push(Step { site, action: Action::Reopen });
+        }
+    }
+    Scenario { steps: reopened, watch }
+}
+
 struct Generator {
     random: Random,
     /// The tables that each site has.

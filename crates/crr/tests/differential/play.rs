@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::at_rest::AtRest;
 use crate::cell::Cell;
 use crate::engine::{Answer, Demand, Engine, Insertion};
 use crate::mend;
 use crate::observe::{self, Observation};
+use crate::ours::Ours;
 use crate::scenario::{Action, Author, Delivery, Pull, SITES, Scenario, Since};
 use crate::sql::literal;
 
@@ -23,7 +25,9 @@ pub(crate) struct Difference {
     /// The statement.
     sql: Option<String>,
     ours: Vec<String>,
-    reference: Vec<String>,
+    other: Vec<String>,
+    /// Which engine the other one is.
+    other_name: &'static str,
 }
 
 impl Difference {
@@ -39,22 +43,22 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "after step {}, in {}", self.step, self.what)?;
         self.sql.iter().try_for_each(|sql| writeln!(f, "  {sql}"))?;
-        self.ours.iter().try_for_each(|line| writeln!(f, "  only ours:          {line}"))?;
-        self.reference.iter().try_for_each(|line| writeln!(f, "  only the reference: {line}"))
+        self.ours.iter().try_for_each(|line| writeln!(f, "  only ours: {line}"))?;
+        self.other.iter().try_for_each(|line| writeln!(f, "  only {}: {line}", self.other_name))
     }
 }
 
-/// The two engines, and the files that their databases begin with.
-pub(crate) struct Stage<'e> {
-    ours: Lane<'e>,
-    reference: Lane<'e>,
+/// This engine, another one that it is compared with, and the files that their databases begin with.
+pub(crate) struct Stage {
+    ours: Lane,
+    other: Lane,
     files: TempDir,
 }
 
 /// One engine with its files.
-struct Lane<'e> {
+struct Lane {
     name: &'static str,
-    engine: &'e mut dyn Engine,
+    engine: Box<dyn Engine>,
 }
 
 /// The id of a site.
@@ -62,16 +66,15 @@ fn site_id(site: usize) -> String {
     format!("x'{}'", ["a1", "b2", "c3"][site].repeat(16))
 }
 
-impl<'e> Stage<'e> {
-    pub(crate) fn new(ours: &'e mut dyn Engine, reference: &'e mut dyn Engine) -> Stage<'e> {
-        let files = tempfile::tempdir().unwrap();
+impl Stage {
+    pub(crate) fn new(other_name: &'static str, other: impl Engine + 'static) -> Stage {
         let mut stage = Stage {
-            ours: Lane { name: "ours", engine: ours },
-            reference: Lane { name: "reference", engine: reference },
-            files,
+            ours: Lane { name: "ours", engine: Box::new(Ours::default()) },
+            other: Lane { name: other_name, engine: Box::new(other) },
+            files: tempfile::tempdir().unwrap(),
         };
         for site in 0..SITES {
-            for lane in [&mut stage.ours, &mut stage.reference] {
+            for lane in [&mut stage.ours, &mut stage.other] {
                 let file = lane.empty_file(stage.files.path(), site);
                 lane.engine.open(site, &file);
                 // An engine keeps the id that it finds when it opens a file.
@@ -86,7 +89,7 @@ impl<'e> Stage<'e> {
     pub(crate) fn play(&mut self, scenario: &Scenario) -> Result<usize, Difference> {
         let folder = self.files.path();
         for site in 0..SITES {
-            for lane in [&mut self.ours, &mut self.reference] {
+            for lane in [&mut self.ours, &mut self.other] {
                 let file = lane.file(folder, site);
                 fs::copy(lane.empty_file(folder, site), &file).unwrap();
                 lane.engine.open(site, &file);
@@ -97,7 +100,7 @@ impl<'e> Stage<'e> {
         let merged = play.merged;
         let folder = self.files.path();
         for site in 0..SITES {
-            for lane in [&mut self.ours, &mut self.reference] {
+            for lane in [&mut self.ours, &mut self.other] {
                 let file = lane.file(folder, site);
                 lane.engine.close(site, &file);
             }
@@ -106,7 +109,7 @@ impl<'e> Stage<'e> {
     }
 }
 
-impl Lane<'_> {
+impl Lane {
     fn empty_file(&self, folder: &Path, site: usize) -> PathBuf {
         folder.join(format!("empty-{}-{site}.db", self.name))
     }
@@ -116,8 +119,8 @@ impl Lane<'_> {
     }
 }
 
-struct Play<'s, 'e> {
-    stage: &'s mut Stage<'e>,
+struct Play<'s> {
+    stage: &'s mut Stage,
     step: usize,
     /// Whether to look into transactions too. Looking makes engines read, which could hide something.
     watch: bool,
@@ -128,18 +131,15 @@ struct Play<'s, 'e> {
 
 type Played = Result<(), Difference>;
 
-impl Play<'_, '_> {
+impl Play<'_> {
     fn steps(&mut self, scenario: &Scenario) -> Played {
         for (at, step) in scenario.steps.iter().enumerate() {
             self.step = at;
             self.act(step.site, &step.action)?;
             self.observe(step.site)?;
         }
-        for site in 0..SITES {
-            let sound = self.stage.ours.engine.run_one(site, "PRAGMA integrity_check");
-            self.equal("integrity_check", &sound, &[vec![Cell::Text(b"ok".to_vec())]])?;
-        }
-        Ok(())
+        // Every file, once more.
+        (0..SITES).try_for_each(|site| self.reopen(site))
     }
 
     fn act(&mut self, site: usize, action: &Action) -> Played {
@@ -177,30 +177,30 @@ impl Play<'_, '_> {
             }
             Action::Pull(pull) => self.pull(site, pull),
             Action::Forged(change) => self.merge(site, std::slice::from_ref(change), true),
-            Action::Reopen => {
-                self.reopen(site);
-                Ok(())
-            }
+            Action::Reopen => self.reopen(site),
         }
     }
 
-    fn reopen(&mut self, site: usize) {
+    fn reopen(&mut self, site: usize) -> Played {
         let folder = self.stage.files.path();
-        for lane in [&mut self.stage.ours, &mut self.stage.reference] {
+        let [ours, other] = [&mut self.stage.ours, &mut self.stage.other].map(|lane| {
             let file = lane.file(folder, site);
-            lane.engine.close(site, &file);
-            lane.engine.open(site, &file);
-        }
+            lane.engine.reopen(site, &file);
+            AtRest::of(&file)
+        });
+        self.equal("the flaws that SQLite finds in the file", &ours.flaws, &[])?;
+        self.equal("the flaws that SQLite finds in the file", &[], &other.flaws)?;
+        self.equal("the triggers of the file", &ours.triggers, &other.triggers)
     }
 
     /// Runs a statement of the application's, and compares how many rows it says it has changed.
     fn write(&mut self, site: usize, sql: &str) -> Played {
         let statements = [sql.to_owned(), "SELECT changes()".to_owned()];
-        let [ours, reference] = self.both(site, &statements);
-        self.same_answer(sql, &ours[0], &reference[0])?;
+        let [ours, other] = self.both(site, &statements);
+        self.same_answer(sql, &ours[0], &other[0])?;
         // Otherwise the count is that of an earlier statement, which may have been one of the harness.
-        let counts = reference[0].is_ok() && ["INSERT", "UPDATE", "DELETE"].iter().any(|verb| sql.starts_with(verb));
-        if counts { self.same_answer("SELECT changes()", &ours[1], &reference[1]) } else { Ok(()) }
+        let counts = other[0].is_ok() && ["INSERT", "UPDATE", "DELETE"].iter().any(|verb| sql.starts_with(verb));
+        if counts { self.same_answer("SELECT changes()", &ours[1], &other[1]) } else { Ok(()) }
     }
 
     fn body(&mut self, site: usize, body: &[Action]) -> Played {
@@ -222,9 +222,9 @@ impl Play<'_, '_> {
         if pull.exclude {
             query += &format!(" AND site_id IS NOT {}", site_id(site));
         }
-        let [ours, reference] = self.both(pull.from, std::slice::from_ref(&query)).map(|mut answers| answers.remove(0));
-        self.same_answer(&query, &ours, &reference)?;
-        let Ok(mut changes) = reference else { return Ok(()) };
+        let [ours, other] = self.both(pull.from, std::slice::from_ref(&query)).map(|mut answers| answers.remove(0));
+        self.same_answer(&query, &ours, &other)?;
+        let Ok(mut changes) = other else { return Ok(()) };
         // Changes with equal db_version and seq come in no fixed order, and both engines have to get the same one.
         changes.sort_by(|a, b| position(a).cmp(&position(b)).then_with(|| a.cmp(b)));
         let end = changes.last().map_or(since, |change| position(change).0.unwrap_or(since));
@@ -239,26 +239,26 @@ impl Play<'_, '_> {
 
     /// Merges changes, in a transaction of their own if there is none.
     fn merge(&mut self, site: usize, changes: &[Insertion], commit: bool) -> Played {
-        let nested = self.stage.reference.engine.is_in_transaction(site);
+        let nested = self.stage.other.engine.is_in_transaction(site);
         if !nested {
             self.run(site, &["BEGIN".to_owned()])?;
         }
         let before = self.impacted(site);
         let ours = self.stage.ours.engine.merge(site, changes);
-        let reference = self.stage.reference.engine.merge(site, changes);
-        self.merged += reference.iter().filter(|answer| answer.is_ok()).count();
-        for ((change, ours), reference) in changes.iter().zip(&ours).zip(&reference) {
-            if !mend::is_refused_early(ours, reference) {
-                self.same_answer(&change.sql, ours, reference)?;
+        let other = self.stage.other.engine.merge(site, changes);
+        self.merged += other.iter().filter(|answer| answer.is_ok()).count();
+        for ((change, ours), other) in changes.iter().zip(&ours).zip(&other) {
+            if !mend::is_refused_early(ours, other) {
+                self.same_answer(&change.sql, ours, other)?;
             }
         }
-        for (change, answer) in changes.iter().zip(&reference) {
+        for (change, answer) in changes.iter().zip(&other) {
             if answer.is_err() {
                 self.run(site, &[mend::take_version(change.db_version)])?;
             }
         }
         let after = self.impacted(site);
-        if reference.iter().all(Result::is_ok) {
+        if other.iter().all(Result::is_ok) {
             let growth = |at: usize| vec![vec![Cell::Integer(after[at] - before[at])]];
             self.equal("the growth of crsql_rows_impacted()", &growth(0), &growth(1))?;
         }
@@ -278,65 +278,64 @@ impl Play<'_, '_> {
 
     /// Runs statements that create or alter something.
     fn define(&mut self, site: usize, statements: &[String]) -> Played {
-        let [ours, reference] = self.both(site, statements);
-        for (sql, (ours, reference)) in statements.iter().zip(ours.iter().zip(&reference)) {
-            self.same_answer(sql, ours, reference)?;
+        let [ours, other] = self.both(site, statements);
+        for (sql, (ours, other)) in statements.iter().zip(ours.iter().zip(&other)) {
+            self.same_answer(sql, ours, other)?;
         }
-        if reference.iter().any(Result::is_err) {
+        if other.iter().any(Result::is_err) {
             // D2: a version that was taken without a change being written outlives the rollback in the reference, and is
             // forgotten here. Both forget it.
-            self.reopen(site);
+            self.reopen(site)?;
         }
         self.stage.ours.engine.defined(site);
-        self.stage.reference.engine.defined(site);
+        self.stage.other.engine.defined(site);
         self.run(site, &[observe::SELECT_DEFINITIONS.to_owned()])
     }
 
     fn run(&mut self, site: usize, statements: &[String]) -> Played {
-        let [ours, reference] = self.both(site, statements);
-        let mut answers = statements.iter().zip(ours.iter().zip(&reference));
-        answers.try_for_each(|(sql, (ours, reference))| self.same_answer(sql, ours, reference))
+        let [ours, other] = self.both(site, statements);
+        let mut answers = statements.iter().zip(ours.iter().zip(&other));
+        answers.try_for_each(|(sql, (ours, other))| self.same_answer(sql, ours, other))
     }
 
     fn both(&mut self, site: usize, statements: &[String]) -> [Vec<Answer>; 2] {
-        [self.stage.ours.engine.run(site, statements), self.stage.reference.engine.run(site, statements)]
+        [self.stage.ours.engine.run(site, statements), self.stage.other.engine.run(site, statements)]
     }
 
     fn observe(&mut self, site: usize) -> Played {
-        let Stage { ours, reference, .. } = &mut *self.stage;
-        let (ours, reference) =
-            (Observation::of(&mut *ours.engine, site), Observation::of(&mut *reference.engine, site));
-        for (what, ours, reference) in ours.beside(&reference) {
-            self.equal(what, ours, reference)?;
+        let Stage { ours, other, .. } = &mut *self.stage;
+        let (ours, other) = (Observation::of(&mut *ours.engine, site), Observation::of(&mut *other.engine, site));
+        for (what, ours, other) in ours.beside(&other) {
+            self.equal(what, ours, other)?;
         }
         Ok(())
     }
 
     /// Compares what a statement gave. Errors are equal, whatever they say.
-    fn same_answer(&self, sql: &str, ours: &Answer, reference: &Answer) -> Played {
-        let compared = match (ours, reference) {
-            (Ok(ours), Ok(reference)) => self.equal("the rows of a statement", ours, reference),
+    fn same_answer(&self, sql: &str, ours: &Answer, other: &Answer) -> Played {
+        let compared = match (ours, other) {
+            (Ok(ours), Ok(other)) => self.equal("the rows of a statement", ours, other),
             (Err(_), Err(_)) => Ok(()),
             _ => {
                 let told = |answer: &Answer| match answer {
                     Ok(_) => "success".to_owned(),
                     Err(error) => format!("failure: {error}"),
                 };
-                Err(self.difference("the success of a statement", vec![told(ours)], vec![told(reference)]))
+                Err(self.difference("the success of a statement", vec![told(ours)], vec![told(other)]))
             }
         };
         compared.map_err(|difference| Difference { sql: Some(sql.to_owned()), ..difference })
     }
 
     /// Compares rows in whatever order they come.
-    fn equal(&self, what: &str, ours: &[Vec<Cell>], reference: &[Vec<Cell>]) -> Played {
+    fn equal(&self, what: &str, ours: &[Vec<Cell>], other: &[Vec<Cell>]) -> Played {
         let sorted = |rows: &[Vec<Cell>]| {
             let mut rows = rows.to_vec();
             rows.sort();
             rows
         };
-        let (ours, reference) = (sorted(ours), sorted(reference));
-        if ours == reference {
+        let (ours, other) = (sorted(ours), sorted(other));
+        if ours == other {
             return Ok(());
         }
         let only = |some: &[Vec<Cell>], others: &[Vec<Cell>]| {
@@ -350,11 +349,11 @@ impl Play<'_, '_> {
             }
             only
         };
-        Err(self.difference(what, only(&ours, &reference), only(&reference, &ours)))
+        Err(self.difference(what, only(&ours, &other), only(&other, &ours)))
     }
 
-    fn difference(&self, what: &str, ours: Vec<String>, reference: Vec<String>) -> Difference {
-        Difference { step: self.step, what: what.to_owned(), sql: None, ours, reference }
+    fn difference(&self, what: &str, ours: Vec<String>, other: Vec<String>) -> Difference {
+        Difference { step: self.step, what: what.to_owned(), sql: None, ours, other, other_name: self.stage.other.name }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::scenario::Scenario;
 const ATTEMPTS: usize = 3000;
 
 /// Leaves out whatever can be left out while the scenario still fails in the same respect.
-pub(crate) fn shrink(stage: &mut Stage<'_>, failing: Scenario, difference: Difference) -> (Scenario, Difference) {
+pub(crate) fn shrink(stage: &mut Stage, failing: Scenario, difference: Difference) -> (Scenario, Difference) {
     let (mut smallest, mut difference) = (failing, difference);
     let mut attempts = 0;
     // What comes after the difference can't matter.
