@@ -10,6 +10,8 @@ use http::StatusCode;
 use http_fixture::{ask, empty, layer, serve, subprotocol, teapot, upgrade};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tower::{Layer, service_fn};
 use tower_sqlite_sync::{AuthRequest, Denied, Grant, SyncLayer};
 use tracing::Level;
@@ -110,4 +112,16 @@ async fn a_server_that_keeps_its_connections_is_named_in_the_log() {
     log.wait_for("the HTTP server kept the connection").await;
     let text = log.text();
     assert!(text.contains("room=lobby") && text.contains("axum::serve") && text.contains("tonic"), "{text}");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_without_a_word_is_not_said_to_have_sent_something_wrong() {
+    let (log, _guard) = Log::capture(Level::INFO);
+    let io = serve(layer().layer(service_fn(teapot)));
+    let mut request = "ws://localhost/sync".into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", subprotocol("room=lobby").parse().unwrap());
+    drop(client_async(request, io).await.unwrap());
+    log.wait_for("room=lobby}").await;
+    let text = log.text();
+    assert!(text.contains("connection lost") && !text.contains("broken"), "{text}");
 }

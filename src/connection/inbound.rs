@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 use tower_sqlite_sync_wire::{Changes, Message, Position, RejectChanges, SiteId, StartStreaming};
@@ -259,6 +260,7 @@ pub(super) fn socket_error(error: &WsError, config: &SyncConfig, liveness: &Live
         },
         WsError::Capacity(_) => Close::too_big(config.max_message_bytes()).into(),
         WsError::Utf8(_) => Close::malformed("text frames are UTF-8").into(),
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Gone,
         WsError::Protocol(_) => Close::protocol("broken WebSocket framing").into(),
         _ => End::Gone,
     }
