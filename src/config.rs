@@ -7,7 +7,7 @@
 //! | `schema_folder` | `./schemas` | path | the schema files that clients may ask for |
 //! | `path` | `^/sync(/\|$)` | regex | which upgrades are ours; matched against the path, without the query |
 //! | `wide_room_names` | `false` | | admits the room names that `@vlcn.io/ws-server` admitted |
-//! | `upgrade_timeout` | 10 | seconds | from the 101 response to the upgraded socket |
+//! | `upgrade_timeout` | 10 | seconds | for the hook, and from the response that lets a client in to its socket |
 //! | `announce_timeout` | 10 | seconds | from the upgraded socket to the client's announce |
 //! | `heartbeat` | 30 | seconds | between pings; a peer that is silent for two of them is closed |
 //! | `slow_reader_timeout` | 60 | seconds | a peer whose socket takes nothing for that long is closed (1013) |
@@ -189,7 +189,7 @@ impl SyncConfig {
         memory, with_memory: bool;
         /// Whether room names beyond the safe set are admitted, as `@vlcn.io/ws-server` did.
         wide_room_names, with_wide_room_names: bool;
-        /// How long the HTTP server may take to hand over the socket after the 101 response.
+        /// How long the hook may take to decide, and then the HTTP server to hand over the socket.
         upgrade_timeout, with_upgrade_timeout: Duration;
         /// How long a client may take to announce itself.
         announce_timeout, with_announce_timeout: Duration;

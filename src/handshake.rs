@@ -9,6 +9,8 @@
 //! first `=` of a pair separates, so tokens may hold `=`. As there, pairs come in any order, unknown ones are ignored,
 //! and the last of two with one key counts.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -18,6 +20,7 @@ use http::header::{
     UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::ext::Protocol;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::rejection::Rejection;
@@ -27,6 +30,8 @@ use crate::rejection::Rejection;
 pub(crate) enum Transport {
     /// `Upgrade: websocket` on an HTTP/1.1 `GET` (RFC 6455 §4.1).
     Http1,
+    /// An extended `CONNECT` for the protocol `websocket` on HTTP/2 (RFC 8441 §4).
+    Http2,
 }
 
 impl Transport {
@@ -34,11 +39,27 @@ impl Transport {
     /// two and one look at the headers.
     pub(crate) fn of<B>(request: &Request<B>) -> Option<Self> {
         // HTTP/1.0 is left out because there a server must ignore `Upgrade` (RFC 9110 §7.8).
-        let upgrade = request.method() == Method::GET
-            && request.version() == Version::HTTP_11
-            && has_token(request.headers(), UPGRADE, "websocket")
-            && has_token(request.headers(), CONNECTION, "upgrade");
-        upgrade.then_some(Self::Http1)
+        match (request.version(), request.method()) {
+            (Version::HTTP_11, &Method::GET) => {
+                let upgrade = has_token(request.headers(), UPGRADE, "websocket")
+                    && has_token(request.headers(), CONNECTION, "upgrade");
+                upgrade.then_some(Self::Http1)
+            }
+            (Version::HTTP_2, &Method::CONNECT) => {
+                let protocol = request.extensions().get::<Protocol>()?;
+                protocol.as_str().eq_ignore_ascii_case("websocket").then_some(Self::Http2)
+            }
+            _ => None,
+        }
+    }
+
+    /// The refusal of a WebSocket that can't be had here. HTTP/2 has neither 426 nor the headers that belong to it
+    /// (RFC 9113 §8.2.2).
+    pub(crate) fn not_available(self, reason: impl Into<Cow<'static, str>>) -> Rejection {
+        match self {
+            Self::Http1 => Rejection::upgrade_required(reason),
+            Self::Http2 => Rejection::new(StatusCode::NOT_IMPLEMENTED, reason),
+        }
     }
 }
 
@@ -57,10 +78,17 @@ impl Handshake {
     ///
     /// # Errors
     ///
-    /// 426 for another version of the WebSocket protocol, 400 for everything else.
+    /// 426, or 501 over HTTP/2, for another version of the WebSocket protocol, 400 for everything else.
     pub(crate) fn parse(transport: Transport, headers: &HeaderMap) -> Result<Self, Rejection> {
+        if !matches!(Tokens::of(headers, SEC_WEBSOCKET_VERSION), Tokens::One(b"13")) {
+            return Err(transport
+                .not_available("use version 13 of the WebSocket protocol (RFC 6455)")
+                .with_header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
+        }
         let mut accepted = match transport {
             Transport::Http1 => switching_protocols(headers)?,
+            // 200 and nothing else: there is no key to sign (RFC 8441 §5).
+            Transport::Http2 => Response::new(Bytes::new()),
         };
         let (subprotocol, offer) = subprotocol(headers)?;
         accepted.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
@@ -70,10 +98,6 @@ impl Handshake {
 
 /// The 101 response of RFC 6455 §4.2.2, as yet without the subprotocol.
 fn switching_protocols(headers: &HeaderMap) -> Result<Response<Bytes>, Rejection> {
-    if !matches!(Tokens::of(headers, SEC_WEBSOCKET_VERSION), Tokens::One(b"13")) {
-        return Err(Rejection::upgrade_required("use version 13 of the WebSocket protocol (RFC 6455)")
-            .with_header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
-    }
     let Tokens::One(key) = Tokens::of(headers, SEC_WEBSOCKET_KEY) else {
         return Err(Rejection::bad_request("send one Sec-WebSocket-Key"));
     };
@@ -277,6 +301,52 @@ mod tests {
             *request.version_mut() = version;
             assert_eq!(Transport::of(&request), None, "{version:?}");
         }
+    }
+
+    fn extended_connect(protocol: &'static str) -> Request<()> {
+        let mut request = Request::connect("https://localhost/sync").version(Version::HTTP_2).body(()).unwrap();
+        request.extensions_mut().insert(Protocol::from_static(protocol));
+        request.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("cm9vbT10ZXN0"));
+        request
+    }
+
+    #[test]
+    fn an_extended_connect_for_a_websocket_is_recognised_on_http_2_only() {
+        for protocol in ["websocket", "WebSocket"] {
+            assert_eq!(Transport::of(&extended_connect(protocol)), Some(Transport::Http2), "{protocol}");
+        }
+        assert_eq!(Transport::of(&extended_connect("connect-udp")), None);
+
+        let mut tunnel = extended_connect("websocket");
+        tunnel.extensions_mut().remove::<Protocol>();
+        assert_eq!(Transport::of(&tunnel), None);
+        let mut get = extended_connect("websocket");
+        *get.method_mut() = Method::GET;
+        assert_eq!(Transport::of(&get), None);
+        let mut http1 = extended_connect("websocket");
+        *http1.version_mut() = Version::HTTP_11;
+        assert_eq!(Transport::of(&http1), None);
+    }
+
+    #[test]
+    fn http_2_is_answered_200_with_the_subprotocol_and_needs_no_key() {
+        let handshake = parse(&extended_connect("websocket")).unwrap();
+        assert_eq!(handshake.room, "test");
+        assert_eq!(handshake.accepted.status(), StatusCode::OK);
+        let headers: Vec<_> = handshake.accepted.headers().iter().collect();
+        assert_eq!(headers, [(&SEC_WEBSOCKET_PROTOCOL, &HeaderValue::from_static("cm9vbT10ZXN0"))]);
+        assert!(handshake.accepted.body().is_empty());
+    }
+
+    #[test]
+    fn http_2_is_refused_without_headers_that_it_does_not_have() {
+        let mut request = extended_connect("websocket");
+        request.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("8"));
+        let response = refused(&request).into_response();
+        assert_eq!(response.status(), StatusCode::NOT_IMPLEMENTED);
+        assert_eq!(response.headers()[SEC_WEBSOCKET_VERSION], "13");
+        assert!(!response.headers().contains_key(UPGRADE) && !response.headers().contains_key(CONNECTION));
     }
 
     #[test]

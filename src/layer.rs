@@ -27,8 +27,15 @@ use crate::upgrade::Entrance;
 ///   [`SyncConfig::path`] is compared with that rest; and there too it needs a route at the sync path, because the
 ///   outer router's fallback takes what the nested one doesn't know.
 ///
+/// Layers that read or add headers, set time limits, compress or look who is calling may be outside or inside of it; what
+/// they put into the request's extensions, the hook finds in [`AuthRequest::extensions`](crate::AuthRequest::extensions)
+/// if they are outside. Time limits for requests don't end sessions.
+///
 /// The server must hand over upgraded connections, as `axum::serve` does. With hyper, that is
 /// `http1::Connection::with_upgrades` or hyper-util's `serve_connection_with_upgrades`. tonic's own `Server` never does.
+///
+/// Over HTTP/2, clients ask for WebSockets by extended CONNECT (RFC 8441) if the server offers it: `axum::serve` does with
+/// axum's feature `http2`, hyper and hyper-util with `http2::Builder::enable_connect_protocol`.
 ///
 /// ```no_run
 /// use axum::{Router, routing::get};

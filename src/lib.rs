@@ -80,7 +80,7 @@
 //! | 4400 | schema unknown, or another version | install the same schema text at client and server |
 //!
 //! Before the upgrade, refusals are HTTP responses with a reason: 400 (bad subprotocol or room name), 401 and 403 (the hook), 426
-//! (no WebSocket that we speak, or a server that can't upgrade), 503 (limits, shutting down).
+//! (no WebSocket that we speak, or a server that can't upgrade; over HTTP/2 it is 501), 503 (limits, shutting down).
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,8 +1,8 @@
 //! From a request for a room to a served socket: the steps between, in their order, each with its refusal.
 //!
-//! The form of the request comes first (400, 426), then the room's name (400), a place among the connections (503), the
+//! The form of the request comes first (400, 426, 501), then the room's name (400), a place among the connections (503), the
 //! application's hook (its own statuses, 500 if it panics, 503 if it takes too long), and last what the HTTP server can
-//! do (426). The hook comes after the name because it gets a [`RoomName`], which exists for good names only; a bad
+//! do (426, 501). The hook comes after the name because it gets a [`RoomName`], which exists for good names only; a bad
 //! name says nothing about the server's rooms, so answering it before asking who calls gives nothing away. And it comes
 //! after the place, so that a crowd at the door costs no database look-ups.
 
@@ -37,8 +37,8 @@ pub(crate) struct Entrance {
 }
 
 impl Entrance {
-    /// The response to a request for a WebSocket on one of our paths. If it is 101, a task that serves the socket waits
-    /// for it.
+    /// The response to a request for a WebSocket on one of our paths. If it lets the client in, a task that serves the
+    /// socket waits for it.
     pub(crate) async fn receive(self: Arc<Self>, transport: Transport, head: Parts) -> Response<Bytes> {
         self.let_in(transport, head).await.unwrap_or_else(Rejection::into_response)
     }
@@ -58,9 +58,9 @@ impl Entrance {
         let grant = self.ask_hook(AuthRequest::new(room.clone(), token, head)).await.inspect_err(refused)?;
         let Some(on_upgrade) = on_upgrade else {
             warn!(%room, "the HTTP server offers no upgrade for this connection: {SERVE_WITH_UPGRADES}");
-            return Err(Rejection::upgrade_required(format!(
-                "this server can't hand over the connection: {SERVE_WITH_UPGRADES}"
-            )));
+            return Err(
+                transport.not_available(format!("this server can't hand over the connection: {SERVE_WITH_UPGRADES}"))
+            );
         };
         let hub = Arc::clone(&self.hub);
         self.hub.spawn(take_over(hub, admission, Guest { room, grant }, on_upgrade));
@@ -96,7 +96,7 @@ impl From<Refused> for Rejection {
     }
 }
 
-/// Serves the socket once the HTTP server has sent the 101 response and let go of it.
+/// Serves the socket once the HTTP server has sent the response that lets the client in, and let go of it.
 async fn take_over(hub: Arc<Hub>, admission: Admission, guest: Guest, on_upgrade: OnUpgrade) {
     let room = &guest.room;
     // A server that keeps the connection to itself, or a client that stops reading, must not hold a place for ever.

@@ -12,7 +12,8 @@ use tower_sqlite_sync_wire::Value;
 use crate::fixture::{Client, ClientOptions, cell, cells, folder};
 use crate::session::{memory, page, sync, syncs};
 
-async fn serve(app: Router) -> SocketAddr {
+/// Serves an application on a free port.
+pub(crate) async fn serve(app: Router) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await });

@@ -8,5 +8,8 @@ mod examples;
 #[allow(dead_code, unused_imports, reason = "shared with the tests in `tests/sync`, and neither uses all of it")]
 #[path = "../sync/fixture/mod.rs"]
 mod fixture;
+mod http2;
+mod hyper;
+mod layers;
 mod process;
 mod session;

@@ -1,5 +1,6 @@
 //! An example as a process of its own.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -29,6 +30,7 @@ impl Example {
             .arg("127.0.0.1:0")
             .current_dir(folder.path())
             .stdout(Stdio::piped())
+            .stderr(File::create(folder.path().join("log")).unwrap())
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}; `cargo build --examples` makes it", binary.display()));
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -71,5 +73,8 @@ impl Drop for Example {
         // It may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("{}", std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default());
+        }
     }
 }

@@ -35,17 +35,23 @@ where
     assert_eq!(cells(&reader.changes().await), ["1.b='hello'"]);
 }
 
-/// What is served at a path: the status, and the body as it is on the wire.
+/// What is served at a path: the status and the body.
 pub(crate) async fn page(address: SocketAddr, path: &str) -> (u16, String) {
+    let (head, body) = exchange(address, &format!("GET {path} HTTP/1.1\r\n")).await;
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+}
+
+/// Head and body of the response to a request that starts with these lines.
+pub(crate) async fn exchange(address: SocketAddr, lines: &str) -> (String, String) {
+    let mut response = Vec::new();
     let exchange = async {
         let mut io = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request = format!("{lines}Host: localhost\r\nConnection: close\r\n\r\n");
         io.write_all(request.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        io.read_to_string(&mut response).await.unwrap();
-        response
+        io.read_to_end(&mut response).await.unwrap();
     };
-    let response = soon("the page", exchange).await;
+    soon("the response", exchange).await;
+    let response = String::from_utf8_lossy(&response);
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    (head.to_owned(), body.to_owned())
 }
