@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use rusqlite::functions::Context;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
 use crate::sql::{bind_all, is_conflict};
 use crate::state::Engine;
+use crate::statements::Statements;
 use crate::table::Table;
 use crate::{Error, Result, value};
 
@@ -33,29 +34,29 @@ impl<'a> Arguments<'a> {
 /// `crsql_after_insert(table, NEW.key…)`
 pub(crate) fn after_insert(engine: &Engine, context: &Context<'_>) -> Result<()> {
     let table = table(engine, context)?;
-    let keys = table.keys.len();
-    let [new] = arguments(context, "crsql_after_insert", [keys])?;
+    let [new] = arguments(context, "crsql_after_insert", [table.keys.len()])?;
     let _writes = engine.own_writes_for_a_row();
-    let row = Row::taking_version(engine, &table)?;
-    let (key, existed) = row.create_or_find_key(new)?;
-    if table.is_key_only() {
-        return row.upsert_alive(key, 1);
-    }
-    if existed {
-        row.execute(&table.sql.bump_alive, key)?;
-    }
-    let first = engine.clock.take_seqs(table.columns.len())?;
-    let parameters = (key, row.version, first);
-    if !existed {
-        let inserted = row.db.prepare_cached(&table.sql.insert_all_columns)?.execute(parameters);
-        if !inserted.as_ref().is_err_and(is_conflict) {
-            inserted?;
-            return Ok(());
+    track(engine, &table, |mut row| {
+        let (key, existed) = row.create_or_find_key(new)?;
+        if table.is_key_only() {
+            return row.upsert_alive(key, 1);
         }
-        // Entries of a row that lost its lookaside key.
-    }
-    row.db.prepare_cached(&table.sql.upsert_all_columns)?.execute(parameters)?;
-    Ok(())
+        if existed {
+            row.execute(&table.sql.bump_alive, key)?;
+        }
+        let first = engine.clock.take_seqs(table.columns.len())?;
+        let parameters = (key, row.version, first);
+        if !existed {
+            let inserted = row.statements.get(&table.sql.insert_all_columns)?.execute(parameters);
+            if !inserted.as_ref().is_err_and(is_conflict) {
+                inserted?;
+                return Ok(());
+            }
+            // Entries of a row that lost its lookaside key.
+        }
+        row.statements.get(&table.sql.upsert_all_columns)?.execute(parameters)?;
+        Ok(())
+    })
 }
 
 /// `crsql_after_delete(table, OLD.key…)`
@@ -67,11 +68,12 @@ pub(crate) fn after_delete(engine: &Engine, context: &Context<'_>) -> Result<()>
         true => engine.own_writes(),
         false => engine.own_writes_for_a_row(),
     };
-    let row = Row::taking_version(engine, &table)?;
-    let key = row.find_or_create_key(old)?;
-    row.execute(&table.sql.upsert_dead, key)?;
-    row.db.prepare_cached(&table.sql.delete_column_entries)?.execute([key])?;
-    Ok(())
+    track(engine, &table, |mut row| {
+        let key = row.find_or_create_key(old)?;
+        row.execute(&table.sql.upsert_dead, key)?;
+        row.statements.get(&table.sql.delete_column_entries)?.execute([key])?;
+        Ok(())
+    })
 }
 
 /// `crsql_after_update(table, NEW.key…, OLD.key…, NEW.column…, OLD.column…)`
@@ -81,20 +83,22 @@ pub(crate) fn after_update(engine: &Engine, context: &Context<'_>) -> Result<()>
     let [new, old, new_columns, old_columns] =
         arguments(context, "crsql_after_update", [keys, keys, columns, columns])?;
     let _writes = engine.own_writes_for_a_row();
-    // Taken even if nothing changed, as the reference does.
-    let row = Row::taking_version(engine, &table)?;
-    let key = row.find_or_create_key(new)?;
-    if new.differs_from(old) {
-        let old_key = row.find_or_create_key(old)?;
-        row.change_key(old_key, key)?;
-    }
-    for ((column, new), old) in table.columns.iter().zip(new_columns.iter()).zip(old_columns.iter()) {
-        if value::order(new, old).is_ne() {
-            let seq = engine.clock.take_seq()?;
-            row.db.prepare_cached(&table.sql.upsert_column)?.execute(params![key, row.version, seq, column.name])?;
+    // A version is taken even if nothing changed, as the reference does.
+    track(engine, &table, |mut row| {
+        let key = row.find_or_create_key(new)?;
+        if new.differs_from(old) {
+            let old_key = row.find_or_create_key(old)?;
+            row.change_key(old_key, key)?;
         }
-    }
-    Ok(())
+        for ((column, new), old) in table.columns.iter().zip(new_columns.iter()).zip(old_columns.iter()) {
+            if value::order(new, old).is_ne() {
+                let seq = engine.clock.take_seq()?;
+                let upsert = row.statements.get(&table.sql.upsert_column)?;
+                upsert.execute(params![key, row.version, seq, column.name])?;
+            }
+        }
+        Ok(())
+    })
 }
 
 fn table(engine: &Engine, context: &Context<'_>) -> Result<Arc<Table>> {
@@ -120,22 +124,23 @@ fn arguments<'a, const N: usize>(
     }))
 }
 
+/// Tracks a write to a row of `table`, which was looked up just before: that has refreshed the schema.
+fn track(engine: &Engine, table: &Table, work: impl FnOnce(Row<'_, '_>) -> Result<()>) -> Result<()> {
+    let version = engine.next_version_after_refresh(0)?;
+    engine.with_statements(|statements| work(Row { engine, statements, table, version }))
+}
+
 /// A row being tracked, at the version of its transaction.
-struct Row<'e> {
+struct Row<'e, 'c> {
     engine: &'e Engine,
-    db: &'e Connection,
+    statements: &'e mut Statements<'c>,
     table: &'e Table,
     version: i64,
 }
 
-impl<'e> Row<'e> {
-    /// `table` was looked up just before, which has refreshed the schema.
-    fn taking_version(engine: &'e Engine, table: &'e Table) -> Result<Row<'e>> {
-        Ok(Row { engine, db: engine.db(), table, version: engine.next_version_after_refresh(0)? })
-    }
-
+impl Row<'_, '_> {
     /// The lookaside key of a primary key that most likely has one.
-    fn find_or_create_key(&self, primary_key: Arguments<'_>) -> Result<i64> {
+    fn find_or_create_key(&mut self, primary_key: Arguments<'_>) -> Result<i64> {
         match self.find_key(primary_key)? {
             Some(key) => Ok(key),
             None => Ok(self.create_or_find_key(primary_key)?.0),
@@ -143,32 +148,32 @@ impl<'e> Row<'e> {
     }
 
     /// The lookaside key of a primary key that most likely has none, and whether it had one.
-    fn create_or_find_key(&self, primary_key: Arguments<'_>) -> Result<(i64, bool)> {
-        let mut insert = self.db.prepare_cached(&self.table.sql.insert_key)?;
-        bind_all(&mut insert, 1, primary_key.iter())?;
+    fn create_or_find_key(&mut self, primary_key: Arguments<'_>) -> Result<(i64, bool)> {
+        let insert = self.statements.get(&self.table.sql.insert_key)?;
+        bind_all(insert, 1, primary_key.iter())?;
         if insert.raw_execute()? == 1 {
-            return Ok((self.db.last_insert_rowid(), false));
+            return Ok((self.engine.db().last_insert_rowid(), false));
         }
         Ok((self.find_key(primary_key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?, true))
     }
 
-    fn find_key(&self, primary_key: Arguments<'_>) -> Result<Option<i64>> {
-        let mut find = self.db.prepare_cached(&self.table.sql.find_key)?;
-        bind_all(&mut find, 1, primary_key.iter())?;
+    fn find_key(&mut self, primary_key: Arguments<'_>) -> Result<Option<i64>> {
+        let find = self.statements.get(&self.table.sql.find_key)?;
+        bind_all(find, 1, primary_key.iter())?;
         Ok(find.raw_query().next()?.map(|row| row.get(0)).transpose()?)
     }
 
     /// Runs a statement about one entry of `key`, with the version and a fresh seq.
-    fn execute(&self, sql: &str, key: i64) -> Result<()> {
+    fn execute(&mut self, sql: &str, key: i64) -> Result<()> {
         let seq = self.engine.clock.take_seq()?;
-        self.db.prepare_cached(sql)?.execute((key, self.version, seq))?;
+        self.statements.get(sql)?.execute((key, self.version, seq))?;
         Ok(())
     }
 
     /// Writes the sentinel of a row that is alive: `first` if it has none.
-    fn upsert_alive(&self, key: i64, first: i64) -> Result<()> {
+    fn upsert_alive(&mut self, key: i64, first: i64) -> Result<()> {
         let seq = self.engine.clock.take_seq()?;
-        self.db.prepare_cached(&self.table.sql.upsert_alive)?.execute((key, self.version, seq, first))?;
+        self.statements.get(&self.table.sql.upsert_alive)?.execute((key, self.version, seq, first))?;
         Ok(())
     }
 
@@ -177,11 +182,11 @@ impl<'e> Row<'e> {
     /// All column entries of the new key are stamped as written now and here: only so do they travel to peers that are
     /// past the version they were written at, and back to those who wrote them. That includes entries of a row that was
     /// overwritten and that the moved row has no entry for: their values are the moved row's now.
-    fn change_key(&self, old_key: i64, key: i64) -> Result<()> {
+    fn change_key(&mut self, old_key: i64, key: i64) -> Result<()> {
         let sql = &self.table.sql;
         let (sentinel, has_columns) = self
-            .db
-            .prepare_cached(&sql.life)?
+            .statements
+            .get(&sql.life)?
             .query_row([key], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, bool>(1)?)))
             .optional()?
             .unwrap_or_default();
@@ -189,8 +194,8 @@ impl<'e> Row<'e> {
         // A live row without a sentinel was overwritten: at cl 1 the moved cells would only tie with its own.
         let overwrites = sentinel.is_none() && has_columns;
         self.upsert_alive(key, if overwrites { 3 } else { 1 })?;
-        self.db.prepare_cached(&sql.move_entries)?.execute((old_key, key))?;
-        let mut stamp = self.db.prepare_cached(&sql.stamp_entry)?;
+        self.statements.get(&sql.move_entries)?.execute((old_key, key))?;
+        let stamp = self.statements.get(&sql.stamp_entry)?;
         for column in &self.table.columns {
             let seq = self.engine.clock.seq();
             if stamp.execute(params![key, self.version, seq, column.name])? > 0 {

@@ -91,7 +91,9 @@ impl Engine {
 
     /// Whether triggers also fire for rows that others replace.
     pub(crate) fn has_recursive_triggers(&self) -> Result<bool> {
-        Ok(self.db().prepare_cached("PRAGMA recursive_triggers")?.query_row([], |row| row.get(0))?)
+        self.with_statements(|statements| {
+            Ok(statements.get("PRAGMA recursive_triggers")?.query_row([], |row| row.get(0))?)
+        })
     }
 
     /// A number that changes if somebody else writes with a statement of this connection.

@@ -21,6 +21,9 @@ use crate::{Change, ChangesQuery, Crr, Error, Result, SiteId};
 /// About how many entries are held at a time, unless one version has more.
 const BATCH: i64 = 1024;
 
+/// site id → the ordinal it has in the database
+pub(crate) const ORDINAL_OF_SITE: &str = "SELECT ordinal FROM main.crsql_site_id WHERE site_id = ?1";
+
 impl Crr<'_> {
     /// Hands changes to `each`, in the order of (`db_version`, `seq`), until it breaks off or there are no more.
     ///
@@ -282,6 +285,6 @@ impl Scan {
 
 /// The ordinal of a site, if it has one.
 pub(crate) fn ordinal(engine: &Engine, site: SiteId) -> Result<Option<i64>> {
-    let mut statement = engine.db().prepare_cached("SELECT ordinal FROM main.crsql_site_id WHERE site_id = ?1")?;
+    let mut statement = engine.db().prepare_cached(ORDINAL_OF_SITE)?;
     Ok(statement.query_row([site.as_bytes().as_slice()], |row| row.get(0)).optional()?)
 }

@@ -184,7 +184,9 @@ impl Engine {
     /// Reads the schema again if it may have changed. Always reads from the database, so that commits of other connections
     /// are noticed.
     pub(crate) fn refresh_schema(&self) -> Result<()> {
-        let cookie: i64 = self.db().prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))?;
+        let cookie: i64 = self.with_statements(|statements| {
+            statements.get("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))
+        })?;
         let known = self.schema.borrow().as_ref().map(|cached| (cached.cookie, cached.trust));
         match known {
             Some((known, Trust::Proven)) if known == cookie => return Ok(()),

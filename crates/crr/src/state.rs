@@ -6,9 +6,11 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use crate::hooks::Ticket;
+use crate::merge::Authors;
 use crate::newest::{KnownRows, Newest, OwnWrites};
 use crate::raw;
 use crate::schema::CachedSchema;
+use crate::statements::{Prepared, Statements};
 use crate::version::Clock;
 
 /// Statements kept prepared. A CRR in steady use needs a dozen.
@@ -19,9 +21,10 @@ const STATEMENTS: usize = 512;
 /// Nothing here may stay borrowed while SQL runs: SQL fires triggers, and they call back.
 pub(crate) struct Engine {
     /// A second handle on the connection.
-    db: Connection,
+    prepared: Prepared,
     pub(crate) clock: Clock,
     pub(crate) schema: RefCell<Option<CachedSchema>>,
+    pub(crate) authors: Authors,
     pub(crate) newest: RefCell<Option<Newest>>,
     pub(crate) known_rows: KnownRows,
     /// Not 0 while writes to CRRs are not to be tracked.
@@ -42,9 +45,10 @@ impl Engine {
         let db = unsafe { raw::second_handle(conn) }?;
         db.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(Engine {
-            db,
+            prepared: Prepared::on(db),
             clock: Clock::default(),
             schema: RefCell::default(),
+            authors: Authors::default(),
             newest: RefCell::default(),
             known_rows: KnownRows::default(),
             sync_bit: Cell::new(0),
@@ -55,18 +59,24 @@ impl Engine {
     }
 
     pub(crate) fn db(&self) -> &Connection {
-        &self.db
+        self.prepared.db()
+    }
+
+    /// Works with the statements at hand, for what is done row by row.
+    pub(crate) fn with_statements<R>(&self, work: impl FnOnce(&mut Statements<'_>) -> R) -> R {
+        self.prepared.with(work)
     }
 
     /// Lets go of all prepared statements, and keeps no new ones: open statements keep SQLite from closing.
     pub(crate) fn forget_statements(&self) {
-        self.db.set_prepared_statement_cache_capacity(0);
-        self.db.flush_prepared_statement_cache();
+        self.db().set_prepared_statement_cache_capacity(0);
+        self.prepared.let_go();
+        self.db().flush_prepared_statement_cache();
     }
 
     /// The opposite of [`forget_statements`](Self::forget_statements).
     pub(crate) fn keep_statements(&self) {
-        self.db.set_prepared_statement_cache_capacity(STATEMENTS);
+        self.db().set_prepared_statement_cache_capacity(STATEMENTS);
     }
 
     /// Stops tracking until the guard is dropped: the engine writes.
@@ -77,8 +87,8 @@ impl Engine {
     /// The commit hook.
     pub(crate) fn committed(&self) {
         // The hook also tells of commits to other databases of the connection.
-        let main = raw::is_writing(&self.db);
-        let stamp = raw::content_stamp(&self.db).ok();
+        let main = raw::is_writing(self.db());
+        let stamp = raw::content_stamp(self.db()).ok();
         self.clock.committed(stamp.filter(|_| main));
         if main {
             let newest = self.newest.take();
@@ -91,7 +101,7 @@ impl Engine {
 
     /// The rollback hook.
     pub(crate) fn rolled_back(&self) {
-        let stamp = raw::content_stamp(&self.db).ok();
+        let stamp = raw::content_stamp(self.db()).ok();
         self.clock.rolled_back(stamp);
         let newest = self.newest.take();
         self.newest.replace(newest.zip(stamp).and_then(|(newest, stamp)| newest.rolled_back(stamp)));

@@ -71,7 +71,9 @@ pub(crate) struct TableSql {
     pub(crate) upsert_all_columns: String,
     /// lookaside key, version, seq, column → the column's entry: 1, or one more
     pub(crate) upsert_column: String,
-    /// lookaside key, col_name, col_version, db_version, site_id, seq → the entry, as given
+    /// lookaside key, col_name, col_version, db_version, site_id, seq → the entry, if it is there, as given
+    pub(crate) update_entry: String,
+    /// The same, whether it is there or not.
     pub(crate) replace_entry: String,
     /// lookaside key, version, seq, first value → the sentinel: the value, or alive (again)
     pub(crate) upsert_alive: String,
@@ -291,6 +293,10 @@ impl TableSql {
             upsert_column: format!(
                 "INSERT INTO {clock} {entry} VALUES (?1, ?4, 1, ?2, 0, ?3)
                  ON CONFLICT DO UPDATE SET col_version = col_version + 1, {stamp}"
+            ),
+            update_entry: format!(
+                "UPDATE {clock} SET col_version = ?3, db_version = ?4, site_id = ?5, seq = ?6
+                 WHERE key = ?1 AND col_name = ?2"
             ),
             replace_entry: format!(
                 "INSERT INTO {clock} {entry} VALUES (?1, ?2, ?3, ?4, ?5, ?6)

@@ -73,6 +73,32 @@ fn a_site_and_a_key_rolled_back_to_a_savepoint_are_made_again() {
 }
 
 #[test]
+fn sites_rolled_back_to_a_savepoint_are_made_again_beside_one_that_was_there() {
+    let b = Site::new("B", FOO);
+    b.merge("foo 010901 b 1 1 1 X 1 0");
+    b.run("BEGIN");
+    b.merge("foo 010902 b 1 1 1 X 1 0");
+    b.run("SAVEPOINT s");
+    b.merge("foo 010903 b 1 1 1 Y 1 0");
+    b.merge("foo 010904 b 1 1 1 Y 1 0");
+    b.merge("foo 010905 b 1 1 1 X 1 0");
+    b.run("ROLLBACK TO s");
+    b.merge("foo 010903 b 1 1 1 C 1 0");
+    b.merge("foo 010904 b 1 1 1 Y 1 0");
+    b.merge("foo 010905 b 1 1 1 X 1 0");
+    b.run("ROLLBACK TO s; COMMIT");
+    b.query_is("SELECT ordinal, site_id FROM crsql_site_id ORDER BY 1", &["0, B", "1, X"]);
+    b.merge("foo 010904 b 1 1 1 Y 1 0");
+    b.merge("foo 010903 b 1 1 1 C 1 0");
+    b.merge("foo 010905 b 1 1 1 X 1 0");
+    b.query_is("SELECT ordinal, site_id FROM crsql_site_id ORDER BY 1", &["0, B", "1, X", "2, Y", "3, C"]);
+    b.query_is(
+        "SELECT pk, site_id FROM crsql_changes ORDER BY 1",
+        &["x'010901', X", "x'010902', X", "x'010903', C", "x'010904', Y", "x'010905', X"],
+    );
+}
+
+#[test]
 fn a_native_merge_rolled_back_to_a_savepoint_is_forgotten() {
     let b = Site::new("B", FOO);
     let tx = b.transaction();

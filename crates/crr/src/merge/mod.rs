@@ -15,6 +15,7 @@ use rusqlite::Connection;
 
 pub use self::options::MergeOptions;
 use self::session::{Session, Volume};
+pub(crate) use self::sites::Authors;
 use crate::state::{Engine, SharedEngine};
 use crate::{Change, Error, Result, functions};
 
@@ -74,18 +75,20 @@ impl<'t> Merge<'t> {
         let mut check = check::Check::new(engine, &schema, &self.options);
         changes.clone().try_for_each(|change| check.change(&change))?;
 
-        let mut session = Session::new(engine, &self.options, &mut self.volume)?;
         let _untracked = engine.untracked();
-        let mut group: Vec<Change<'a>> = Vec::new();
-        for change in changes {
-            if group.last().is_some_and(|last| last.table != change.table || last.pk != change.pk) {
-                session.merge_row(&schema, &group)?;
-                group.clear();
+        engine.with_statements(|statements| {
+            let mut session = Session::new(engine, statements, &self.options, &mut self.volume)?;
+            let mut group: Vec<Change<'a>> = Vec::new();
+            for change in changes {
+                if group.last().is_some_and(|last| last.table != change.table || last.pk != change.pk) {
+                    session.merge_row(&schema, &group)?;
+                    group.clear();
+                }
+                group.push(change);
             }
-            group.push(change);
-        }
-        session.merge_row(&schema, &group)?;
-        Ok(session.merged())
+            session.merge_row(&schema, &group)?;
+            Ok(session.merged())
+        })
     }
 }
 
@@ -99,7 +102,8 @@ pub(crate) fn merge_in_statement(engine: &Engine, change: Change<'_>) -> Result<
     let options = MergeOptions::default();
     check::Check::new(engine, &schema, &options).change(&change)?;
     let mut volume = Volume::default();
-    let mut session = Session::new(engine, &options, &mut volume)?;
     let _untracked = engine.untracked();
-    session.merge_row(&schema, &[change])
+    engine.with_statements(|statements| {
+        Session::new(engine, statements, &options, &mut volume)?.merge_row(&schema, &[change])
+    })
 }

@@ -66,13 +66,22 @@ pub(super) struct Entry {
     pub(super) db_version: i64,
     pub(super) author: Author,
     pub(super) seq: i64,
+    /// Whether the database has it, perhaps with other numbers.
+    pub(super) stored: bool,
     /// Whether it has to be written.
     pub(super) dirty: bool,
 }
 
 impl Entry {
-    fn won_by(change: &Change<'_>, col_version: i64, db_version: i64, author: Author) -> Entry {
-        Entry { col_version, db_version, author, seq: change.seq, dirty: true }
+    /// What a change that won makes of an entry.
+    fn won_by(change: &Change<'_>, before: Option<Entry>, db_version: i64, author: Author) -> Entry {
+        let stored = before.is_some_and(|before| before.stored);
+        Entry { col_version: change.col_version, db_version, author, seq: change.seq, stored, dirty: true }
+    }
+
+    /// The sentinel of a row that a change gave a new causal length.
+    fn raised_by(change: &Change<'_>, before: Option<Entry>, db_version: i64) -> Entry {
+        Entry { col_version: change.cl, ..Entry::won_by(change, before, db_version, Author::of(change)) }
     }
 }
 
@@ -110,7 +119,7 @@ pub(super) struct RowState<'a> {
 
 impl<'a> RowState<'a> {
     /// Begins with what the database has.
-    pub(super) fn load(&mut self, session: &mut Session<'_, 'a>, table: &Table, pk: &'a [u8]) -> Result<()> {
+    pub(super) fn load(&mut self, session: &mut Session<'_, '_, 'a>, table: &Table, pk: &'a [u8]) -> Result<()> {
         self.key.unpack(session.engine, table, pk)?;
         self.lookaside = None;
         self.sentinel = None;
@@ -125,7 +134,7 @@ impl<'a> RowState<'a> {
     }
 
     /// Reads lookaside key and entries.
-    fn read_clock(&mut self, session: &mut Session<'_, 'a>, table: &Table) -> Result<()> {
+    fn read_clock(&mut self, session: &mut Session<'_, '_, 'a>, table: &Table) -> Result<()> {
         (self.cl, self.was_alive) = (0, false);
         let known = session.statements.get(&table.sql.known)?;
         bind_all(known, 1, self.key.iter())?;
@@ -140,6 +149,7 @@ impl<'a> RowState<'a> {
                 db_version: row.get(3)?,
                 author: Author::Ordinal(row.get(4)?),
                 seq: row.get(5)?,
+                stored: true,
                 dirty: false,
             };
             let name = row.get_ref(1)?.as_bytes().unwrap_or_default();
@@ -162,7 +172,12 @@ impl<'a> RowState<'a> {
     }
 
     /// Decides one change, and takes it over if it wins.
-    pub(super) fn decide(&mut self, session: &mut Session<'_, 'a>, table: &Table, change: &Change<'a>) -> Result<Win> {
+    pub(super) fn decide(
+        &mut self,
+        session: &mut Session<'_, '_, 'a>,
+        table: &Table,
+        change: &Change<'a>,
+    ) -> Result<Win> {
         if change.cl < self.cl {
             return Ok(Win::No);
         }
@@ -190,39 +205,39 @@ impl<'a> RowState<'a> {
         Ok(if revives { Win::ReviveAndSet } else { Win::Set })
     }
 
-    fn delete(&mut self, session: &mut Session<'_, 'a>, change: &Change<'a>) -> Result<Win> {
+    fn delete(&mut self, session: &mut Session<'_, '_, 'a>, change: &Change<'a>) -> Result<Win> {
         let version = session.next_version(change.db_version)?;
         self.won(change);
         self.entries.fill(None);
         self.values.fill(None);
         (self.delete, self.create) = (true, false);
-        self.sentinel = Some(Entry::won_by(change, change.cl, version, Author::of(change)));
+        self.sentinel = Some(Entry::raised_by(change, None, version));
         self.cl = change.cl;
         Ok(Win::Delete)
     }
 
-    fn raise(&mut self, session: &mut Session<'_, 'a>, change: &Change<'a>) -> Result<Win> {
+    fn raise(&mut self, session: &mut Session<'_, '_, 'a>, change: &Change<'a>) -> Result<Win> {
         self.revive(session, change)?;
         self.cl = change.cl;
         Ok(Win::Raise)
     }
 
     /// Begins a new life. Columns of a life before keep their values, at version 0: whatever the new life writes, wins.
-    fn revive(&mut self, session: &mut Session<'_, 'a>, change: &Change<'a>) -> Result<()> {
+    fn revive(&mut self, session: &mut Session<'_, '_, 'a>, change: &Change<'a>) -> Result<()> {
         let version = session.next_version(change.db_version)?;
         self.won(change);
         for entry in self.entries.iter_mut().flatten() {
             (entry.col_version, entry.db_version, entry.dirty) = (0, version, true);
         }
         self.create = true;
-        self.sentinel = Some(Entry::won_by(change, change.cl, version, Author::of(change)));
+        self.sentinel = Some(Entry::raised_by(change, self.sentinel, version));
         Ok(())
     }
 
     /// Decides a column's change in the life that the row is in.
     fn compare(
         &mut self,
-        session: &mut Session<'_, 'a>,
+        session: &mut Session<'_, '_, 'a>,
         table: &Table,
         column: usize,
         change: &Change<'a>,
@@ -263,13 +278,19 @@ impl<'a> RowState<'a> {
         }
     }
 
-    fn set(&mut self, session: &mut Session<'_, 'a>, column: usize, change: &Change<'a>, author: Author) -> Result<()> {
+    fn set(
+        &mut self,
+        session: &mut Session<'_, '_, 'a>,
+        column: usize,
+        change: &Change<'a>,
+        author: Author,
+    ) -> Result<()> {
         let version = session.next_version(change.db_version)?;
         if let Author::Site(_) = author {
             self.won(change);
         }
         if let Some(entry) = self.entries.get_mut(column) {
-            *entry = Some(Entry::won_by(change, change.col_version, version, author));
+            *entry = Some(Entry::won_by(change, *entry, version, author));
         }
         if let Some(value) = self.values.get_mut(column) {
             *value = Some(change.val);

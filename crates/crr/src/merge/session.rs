@@ -33,11 +33,11 @@ impl Volume {
 }
 
 /// The merge of one changeset.
-pub(super) struct Session<'e, 'a> {
+pub(super) struct Session<'e, 'c, 'a> {
     pub(super) engine: &'e Engine,
     pub(super) options: &'e MergeOptions,
     pub(super) sites: Sites,
-    pub(super) statements: Statements<'e>,
+    pub(super) statements: &'e mut Statements<'c>,
     volume: &'e mut Volume,
     merged: Merged,
     /// The database's version before the transaction.
@@ -55,14 +55,19 @@ pub(super) struct Session<'e, 'a> {
     row: RowState<'a>,
 }
 
-impl<'e, 'a> Session<'e, 'a> {
+impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
     /// To be called just after the schema was refreshed.
-    pub(super) fn new(engine: &'e Engine, options: &'e MergeOptions, volume: &'e mut Volume) -> Result<Self> {
+    pub(super) fn new(
+        engine: &'e Engine,
+        statements: &'e mut Statements<'c>,
+        options: &'e MergeOptions,
+        volume: &'e mut Volume,
+    ) -> Result<Self> {
         Ok(Session {
             engine,
             options,
             sites: Sites::default(),
-            statements: Statements::new(engine.db()),
+            statements,
             volume,
             merged: Merged::default(),
             current: engine.current_version_after_refresh()?,

@@ -15,8 +15,7 @@ const ENTRY_OVERHEAD: usize = 48;
 
 impl RowState<'_> {
     /// Writes the row, then its clock. The order matters: see [`merge_in_statement`](super::merge_in_statement).
-    pub(super) fn write(&mut self, session: &mut Session<'_, '_>, table: &Table) -> Result<()> {
-        let engine = session.engine;
+    pub(super) fn write(&mut self, session: &mut Session<'_, '_, '_>, table: &Table) -> Result<()> {
         if session.weighs() {
             self.weigh(session, table)?;
         }
@@ -26,13 +25,13 @@ impl RowState<'_> {
             None => self.create_lookaside(session, table)?,
         };
         for site in &self.winners {
-            session.sites.ordinal(engine, *site)?;
+            session.sites.ordinal(session.engine, session.statements, *site)?;
         }
         self.write_entries(session, table, key)
     }
 
     /// Tells the session how much travels again because of this row.
-    fn weigh(&mut self, session: &mut Session<'_, '_>, table: &Table) -> Result<()> {
+    fn weigh(&mut self, session: &mut Session<'_, '_, '_>, table: &Table) -> Result<()> {
         let key: usize = self.key.iter().map(length).sum();
         let head = ENTRY_OVERHEAD + table.name.len() + key;
         // Zeroed columns travel with the values they have.
@@ -53,7 +52,7 @@ impl RowState<'_> {
         Ok(())
     }
 
-    fn write_row(&self, session: &mut Session<'_, '_>, table: &Table) -> Result<()> {
+    fn write_row(&self, session: &mut Session<'_, '_, '_>, table: &Table) -> Result<()> {
         let refused = |error| Error::of_row_write(&table.name, error);
         let key = || self.key.iter();
         if self.delete {
@@ -82,7 +81,7 @@ impl RowState<'_> {
     }
 
     /// Gives the row a lookaside key. It may have got one meanwhile: a trigger of the application's can merge, too.
-    fn create_lookaside(&self, session: &mut Session<'_, '_>, table: &Table) -> Result<i64> {
+    fn create_lookaside(&self, session: &mut Session<'_, '_, '_>, table: &Table) -> Result<i64> {
         let insert = session.statements.get(&table.sql.insert_key)?;
         bind_all(insert, 1, self.key.iter())?;
         if insert.raw_execute()? > 0 {
@@ -94,47 +93,50 @@ impl RowState<'_> {
         Ok(rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?.get(0)?)
     }
 
-    fn write_entries(&self, session: &mut Session<'_, '_>, table: &Table, key: i64) -> Result<()> {
-        let engine = session.engine;
+    fn write_entries(&self, session: &mut Session<'_, '_, '_>, table: &Table, key: i64) -> Result<()> {
         if self.delete && self.lookaside.is_some() {
-            engine.db().prepare_cached(&table.sql.delete_entries)?.execute([key])?;
+            session.statements.get(&table.sql.delete_entries)?.execute([key])?;
         }
         let columns = table.columns.iter().zip(&self.entries);
         let columns = columns.filter_map(|(column, entry)| Some((column.name.as_str(), (*entry)?)));
         let sentinel = self.sentinel.map(|entry| (SENTINEL, entry));
-        let mut dirty = sentinel.into_iter().chain(columns).filter(|(_, entry)| entry.dirty);
-        let mut left = dirty.clone().count();
-        while let Some(sql) = table.write_entries(left.min(MAX_ENTRIES)) {
-            let count = left.min(MAX_ENTRIES);
-            left -= count;
-            let mut rows: Vec<(&str, Entry, i64)> = Vec::with_capacity(count);
-            for (name, entry) in dirty.by_ref().take(count) {
-                let ordinal = match entry.author {
-                    Author::Ordinal(ordinal) => ordinal,
-                    Author::Site(site) => session.sites.ordinal(engine, site)?,
-                };
-                rows.push((name, entry, ordinal));
+        let mut new: Vec<Row<'_>> = Vec::new();
+        for (name, entry) in sentinel.into_iter().chain(columns).filter(|(_, entry)| entry.dirty) {
+            let ordinal = match entry.author {
+                Author::Ordinal(ordinal) => ordinal,
+                Author::Site(site) => session.sites.ordinal(session.engine, session.statements, site)?,
+            };
+            let row = (name, entry, ordinal);
+            if !entry.stored {
+                new.push(row);
+            } else if write_rows(session.statements.get(&table.sql.update_entry)?, key, &[row])? == 0 {
+                // A trigger of the application's has removed it meanwhile.
+                new.push(row);
             }
-            if self.lookaside.is_none() {
-                let inserted = write_rows(session.statements.get(&sql.insert)?, key, &rows);
-                if !inserted.as_ref().is_err_and(is_conflict) {
-                    inserted?;
-                    continue;
-                }
-                // Entries of a row that lost its lookaside key, or that a trigger has merged meanwhile.
+        }
+        for rows in new.chunks(MAX_ENTRIES) {
+            let Some(sql) = table.write_entries(rows.len()) else { continue };
+            let inserted = write_rows(session.statements.get(&sql.insert)?, key, rows);
+            if !inserted.as_ref().is_err_and(is_conflict) {
+                inserted?;
+                continue;
             }
-            // One by one: SQLite would keep a journal to take back the first of several if a later one failed.
-            let upsert = session.statements.get(&table.sql.replace_entry)?;
-            for row in &rows {
-                write_rows(upsert, key, std::slice::from_ref(row))?;
+            // Entries of a row that lost its lookaside key, or that a trigger has merged meanwhile. One by one: SQLite would
+            // keep a journal to take back the first of several if a later one failed.
+            let replace = session.statements.get(&table.sql.replace_entry)?;
+            for row in rows {
+                write_rows(replace, key, std::slice::from_ref(row))?;
             }
         }
         Ok(())
     }
 }
 
+/// An entry as it is written: its column, itself, and its author's ordinal.
+type Row<'a> = (&'a str, Entry, i64);
+
 /// Writes entries and their authors' ordinals with one statement.
-fn write_rows(statement: &mut Statement<'_>, key: i64, rows: &[(&str, Entry, i64)]) -> rusqlite::Result<usize> {
+fn write_rows(statement: &mut Statement<'_>, key: i64, rows: &[Row<'_>]) -> rusqlite::Result<usize> {
     statement.raw_bind_parameter(1, key)?;
     for ((name, entry, ordinal), first) in rows.iter().zip((2..).step_by(5)) {
         statement.raw_bind_parameter(first, Bind(ValueRef::Text(name.as_bytes())))?;
@@ -171,6 +173,23 @@ mod tests {
             "INSERT INTO foo VALUES (1, 2);
              DELETE FROM foo__crsql_pks;
              INSERT INTO crsql_changes VALUES ('foo', x'010909', 'b', 5, 3, 7, zeroblob(16), 1, 0);",
+        )
+        .unwrap();
+        let entry = conn.query_row("SELECT key, col_version, db_version, site_id FROM foo__crsql_clock", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        });
+        assert_eq!(entry.unwrap(), (1, 3, 7, 1));
+    }
+    #[test]
+    fn an_entry_that_a_trigger_removed_meanwhile_is_written_again() {
+        let conn = Connection::open_in_memory().unwrap();
+        let crr = load(&conn).unwrap();
+        conn.execute_batch("CREATE TABLE foo (a PRIMARY KEY NOT NULL, b)").unwrap();
+        crr.as_crr("foo").unwrap();
+        conn.execute_batch(
+            "INSERT INTO foo VALUES (1, 2);
+             CREATE TRIGGER forget AFTER UPDATE ON foo BEGIN DELETE FROM foo__crsql_clock; END;
+             INSERT INTO crsql_changes VALUES ('foo', x'010901', 'b', 5, 3, 7, zeroblob(16), 1, 0);",
         )
         .unwrap();
         let entry = conn.query_row("SELECT key, col_version, db_version, site_id FROM foo__crsql_clock", [], |row| {
