@@ -11,6 +11,7 @@ use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper::ext::Protocol;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -24,7 +25,7 @@ use crate::session::{memory, sync};
 
 /// An HTTP/2 connection, as a browser keeps one for all its requests to a server.
 pub(crate) struct Browser {
-    address: SocketAddr,
+    origin: String,
     connection: SendRequest<Empty<Bytes>>,
 }
 
@@ -37,17 +38,21 @@ pub(crate) struct Answer {
 
 impl Browser {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).await.unwrap();
-        let (connection, driver) = handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap(), format!("http://{address}")).await
+    }
+
+    /// Speaks HTTP/2 over a connection to the server with this origin.
+    pub(crate) async fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, origin: String) -> Self {
+        let (connection, driver) = handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
         tokio::spawn(driver);
-        let mut browser = Self { address, connection };
+        let mut browser = Self { origin, connection };
         // The server's settings, which say that it takes extended CONNECT, come before its first response.
         browser.get("/").await;
         browser
     }
 
     fn request(&self, method: Method, path: &str) -> http::request::Builder {
-        Request::builder().method(method).uri(format!("http://{}{path}", self.address)).version(Version::HTTP_2)
+        Request::builder().method(method).uri(format!("{}{path}", self.origin)).version(Version::HTTP_2)
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> Answer {

@@ -13,3 +13,4 @@ mod hyper;
 mod layers;
 mod process;
 mod session;
+mod tls;

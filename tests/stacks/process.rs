@@ -21,6 +21,11 @@ pub(crate) struct Example {
 impl Example {
     /// Starts an example that takes the address to listen on as its argument, in a folder that has this schema.
     pub(crate) async fn start(name: &str, schema: &str) -> Self {
+        Self::start_with(name, schema, &[]).await
+    }
+
+    /// As [`start`](Self::start), with more arguments.
+    pub(crate) async fn start_with(name: &str, schema: &str, arguments: &[&Path]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("schemas")).unwrap();
         std::fs::write(folder.path().join("schemas/main.sql"), schema).unwrap();
@@ -28,6 +33,7 @@ impl Example {
         let binary = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples").join(name);
         let mut child = Command::new(&binary)
             .arg("127.0.0.1:0")
+            .args(arguments)
             .current_dir(folder.path())
             .stdout(Stdio::piped())
             .stderr(File::create(folder.path().join("log")).unwrap())
