@@ -128,7 +128,8 @@
 //! - UNIQUE and foreign keys hold for one copy; merged rows of several may break them. So CRRs can't have foreign keys, nor
 //!   UNIQUE indexes besides their key. Keys can't be NULL, and should be random ids, not counters.
 //! - All changes of one db_version have to be merged in one transaction, or a reader may see half of somebody's.
-//! - Tombstones stay for good. Reading one db_version takes memory for its entries, about 64 bytes each.
+//! - Tombstones stay for good. Reading holds a few thousand entries, or those of a whole db_version; one of more than 65,536
+//!   changes is sorted in a temporary file instead, where SQLite keeps its own.
 //! - Copies must have the same schema, or agree on which changes they exchange: one that names an unknown table or column
 //!   is refused.
 //!
@@ -158,7 +159,7 @@
 //! | `clset` | a virtual table that makes a CRR |
 //! | `fractional` | lists in an order of the application's choice |
 //! | `local` | tracking local writes |
-//! | `read` | changes in the order of versions |
+//! | `read`, `spill` | changes in the order of versions; versions too large to be held |
 //! | `merge` | changes of others: checked, decided a row at a time, written |
 //! | `value`, `pack`, `unpack_vtab` | the order of values, columns' affinity, packed keys |
 //! | `peers`, `settings` | what is kept about other sites, and settings |
@@ -239,6 +240,7 @@ mod read;
 mod schema;
 mod settings;
 mod site;
+mod spill;
 mod sql;
 mod state;
 mod statements;

@@ -2,7 +2,8 @@
 //!
 //! The clock tables are read in ranges of versions: at least one version, and otherwise about [`BATCH`] entries. For each row
 //! with an entry in the range, one scan of its entries gives their clocks and, with the sentinel, its causal length. Only
-//! these numbers are held and sorted; keys and values are fetched when a change is handed out.
+//! these numbers are held and sorted; keys and values are fetched when a change is handed out. A range with more than [`MOST`]
+//! entries is made shorter. If it is a single version, it is sorted outside of memory.
 
 use std::collections::{HashMap, hash_map};
 use std::mem;
@@ -10,16 +11,20 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{CachedStatement, OptionalExtension, Row, Transaction, TransactionBehavior};
+use rusqlite::{CachedStatement, OptionalExtension, Row, Statement, Transaction, TransactionBehavior};
 
 use crate::change::SENTINEL;
 use crate::pack::Packer;
+use crate::spill::Spill;
 use crate::state::Engine;
 use crate::table::Table;
 use crate::{Change, ChangesQuery, Crr, Error, Result, SiteId};
 
-/// About how many entries are held at a time, unless one version has more.
+/// About how many entries are read at a time.
 const BATCH: i64 = 1024;
+
+/// How many entries are held at most.
+const MOST: usize = 1 << 16;
 
 /// site id → the ordinal it has in the database
 pub(crate) const ORDINAL_OF_SITE: &str = "SELECT ordinal FROM main.crsql_site_id WHERE site_id = ?1";
@@ -32,7 +37,7 @@ impl Crr<'_> {
     ///
     /// # Errors
     ///
-    /// If SQLite can't read.
+    /// If SQLite can't read, or can't write the temporary file in which a version of more than 65,536 changes is sorted.
     pub fn read_changes<F>(&self, query: &ChangesQuery, mut each: F) -> Result<()>
     where
         F: FnMut(Change<'_>) -> ControlFlow<()>,
@@ -88,7 +93,7 @@ pub(crate) fn pack_key(table: &Table, row: &Row<'_>, pk: &mut Vec<u8>) -> Result
 }
 
 /// One clock entry.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// Position of the CRR among all.
     pub(crate) table: usize,
@@ -152,7 +157,14 @@ pub(crate) struct Scan {
     pub(crate) entries: Vec<Entry>,
     /// Site ids by ordinal, as far as they were met.
     sites: HashMap<i64, Option<Box<[u8]>>>,
-    keys: Vec<i64>,
+    /// How many entries of one table end a batch.
+    range: i64,
+    /// How many entries are held at most.
+    most: usize,
+    /// Rows of the batch: positions in `newer`, and lookaside keys.
+    rows: Vec<(usize, i64)>,
+    /// A version that was too large to be held, before `after`.
+    spilled: Option<Spill>,
 }
 
 impl Scan {
@@ -176,7 +188,10 @@ impl Scan {
             exclude,
             entries: Vec::new(),
             sites: HashMap::new(),
-            keys: Vec::new(),
+            range: BATCH,
+            most: MOST,
+            rows: Vec::new(),
+            spilled: None,
         })
     }
 
@@ -188,15 +203,30 @@ impl Scan {
     /// Fills `entries` with the next that there are. False if there are none.
     pub(crate) fn next_batch(&mut self, engine: &Engine) -> Result<bool> {
         self.entries.clear();
-        while self.entries.is_empty() && self.after < self.up_to {
+        while self.entries.is_empty() {
+            if let Some(version) = &mut self.spilled {
+                version.take(BATCH, &mut self.entries)?;
+                if self.entries.is_empty() {
+                    self.spilled = None;
+                }
+                continue;
+            }
+            if self.after >= self.up_to {
+                return Ok(false);
+            }
             let end = self.end_of_batch(engine)?;
-            for at in 0..self.newer.len() {
-                self.read_table(engine, at, end)?;
+            if self.find_rows(engine, end)? {
+                self.read_rows(engine, end)?;
+                self.range = (self.range * 2).min(BATCH);
+            } else if self.range > 1 {
+                self.range /= 2;
+                continue;
+            } else {
+                self.spilled = Some(self.spill_version(engine, end)?);
             }
             self.after = end;
         }
-        self.entries.sort_by_key(|entry| (entry.db_version, entry.seq));
-        Ok(!self.entries.is_empty())
+        Ok(true)
     }
 
     /// The last version of the next batch: that of the first table to have enough entries.
@@ -206,62 +236,74 @@ impl Scan {
             let version: Option<i64> = engine
                 .db()
                 .prepare_cached(&table.sql.version_ahead)?
-                .query_row((self.after, BATCH - 1), |row| row.get(0))
+                .query_row((self.after, self.range - 1), |row| row.get(0))
                 .optional()?;
             end = version.map_or(end, |version| version.min(end));
         }
         Ok(end)
     }
 
-    /// Adds the entries of one of the `newer` with versions up to `end`.
-    fn read_table(&mut self, engine: &Engine, at: usize, end: i64) -> Result<()> {
-        let Some((position, table)) = self.newer.get(at) else { return Ok(()) };
-        self.keys.clear();
-        let mut statement = engine.db().prepare_cached(&table.sql.keys_between)?;
-        let mut rows = statement.query((self.after, end))?;
-        while let Some(row) = rows.next()? {
-            let key = row.get(0)?;
-            if self.keys.last() != Some(&key) {
-                self.keys.push(key);
-            }
-        }
-        self.keys.sort_unstable();
-        self.keys.dedup();
-
-        let mut statement = engine.db().prepare_cached(&table.sql.entries)?;
-        for key in self.keys.iter().copied() {
-            let first = self.entries.len();
-            let mut cl = 1;
-            let mut rows = statement.query([key])?;
-            while let Some(row) = rows.next()? {
-                let (col_version, db_version, ordinal) = (row.get(1)?, row.get(2)?, row.get(3)?);
-                let name = row.get_ref(0)?.as_bytes().unwrap_or_default();
-                let column = if name == SENTINEL.as_bytes() {
-                    cl = col_version;
-                    None
-                } else if let Some(column) = table.column(name) {
-                    Some(column)
-                } else {
-                    // The column was removed behind the engine's back: there is nothing to send.
-                    continue;
-                };
-                if db_version > self.after && db_version <= end && self.exclude != Some(ordinal) {
-                    let seq = row.get(4)?;
-                    self.entries.push(Entry {
-                        table: *position,
-                        key,
-                        column,
-                        col_version,
-                        db_version,
-                        ordinal,
-                        cl,
-                        seq,
-                    });
+    /// Fills `rows` with the rows that have entries with versions up to `end`. False if there are too many entries.
+    fn find_rows(&mut self, engine: &Engine, end: i64) -> Result<bool> {
+        self.rows.clear();
+        let mut entries = 0;
+        for (at, (_, table)) in self.newer.iter().enumerate() {
+            let mut statement = engine.db().prepare_cached(&table.sql.keys_between)?;
+            let mut found = statement.query((self.after, end))?;
+            while let Some(row) = found.next()? {
+                entries += 1;
+                if entries > self.most {
+                    return Ok(false);
+                }
+                let row = (at, row.get(0)?);
+                if self.rows.last() != Some(&row) {
+                    self.rows.push(row);
                 }
             }
-            self.entries.iter_mut().skip(first).for_each(|entry| entry.cl = cl);
         }
+        self.rows.sort_unstable();
+        self.rows.dedup();
+        Ok(true)
+    }
+
+    /// Fills `entries` with those of `rows` that have versions up to `end`, in order.
+    fn read_rows(&mut self, engine: &Engine, end: i64) -> Result<()> {
+        for rows in self.rows.chunk_by(|(one, _), (other, _)| one == other) {
+            let Some((position, table)) = rows.first().and_then(|(at, _)| self.newer.get(*at)) else { continue };
+            let mut statement = engine.db().prepare_cached(&table.sql.entries)?;
+            for (_, key) in rows {
+                self.wanted(end).read_row(&mut statement, *position, table, *key, &mut self.entries)?;
+            }
+        }
+        self.entries.sort_by_key(|entry| (entry.db_version, entry.seq));
         Ok(())
+    }
+
+    /// Sorts the entries of the next version, which is `version`, outside of memory.
+    fn spill_version(&self, engine: &Engine, version: i64) -> Result<Spill> {
+        let wanted = self.wanted(version);
+        Spill::sort(version, |sorted| {
+            let mut entries = Vec::new();
+            for (position, table) in &self.newer {
+                let mut statement = engine.db().prepare_cached(&table.sql.entries)?;
+                let mut keys = engine.db().prepare_cached(&table.sql.keys_between)?;
+                let mut keys = keys.query((self.after, version))?;
+                let mut last = None;
+                while let Some(row) = keys.next()? {
+                    let key = row.get(0)?;
+                    // The entries of one version are in the order of their keys.
+                    if last.replace(key) != Some(key) {
+                        wanted.read_row(&mut statement, *position, table, key, &mut entries)?;
+                        entries.drain(..).try_for_each(|entry| sorted.push(&entry))?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn wanted(&self, end: i64) -> Wanted {
+        Wanted { after: self.after, end, exclude: self.exclude }
     }
 
     /// The site id with this ordinal, as the file has it.
@@ -283,8 +325,138 @@ impl Scan {
     }
 }
 
+/// Which entries of a row a batch takes.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    after: i64,
+    end: i64,
+    exclude: Option<i64>,
+}
+
+impl Wanted {
+    /// Adds the entries of one row. `statement` reads all that it has.
+    fn read_row(
+        self,
+        statement: &mut Statement<'_>,
+        position: usize,
+        table: &Table,
+        key: i64,
+        entries: &mut Vec<Entry>,
+    ) -> Result<()> {
+        let first = entries.len();
+        let mut cl = 1;
+        let mut rows = statement.query([key])?;
+        while let Some(row) = rows.next()? {
+            let (col_version, db_version, ordinal) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            let name = row.get_ref(0)?.as_bytes().unwrap_or_default();
+            let column = if name == SENTINEL.as_bytes() {
+                cl = col_version;
+                None
+            } else if let Some(column) = table.column(name) {
+                Some(column)
+            } else {
+                // The column was removed behind the engine's back: there is nothing to send.
+                continue;
+            };
+            if db_version > self.after && db_version <= self.end && self.exclude != Some(ordinal) {
+                let seq = row.get(4)?;
+                entries.push(Entry { table: position, key, column, col_version, db_version, ordinal, cl, seq });
+            }
+        }
+        entries.iter_mut().skip(first).for_each(|entry| entry.cl = cl);
+        Ok(())
+    }
+}
+
 /// The ordinal of a site, if it has one.
 pub(crate) fn ordinal(engine: &Engine, site: SiteId) -> Result<Option<i64>> {
     let mut statement = engine.db().prepare_cached(ORDINAL_OF_SITE)?;
     Ok(statement.query_row([site.as_bytes().as_slice()], |row| row.get(0)).optional()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::{functions, load};
+
+    /// What a walk hands out that holds at most so many entries.
+    fn walk(conn: &Connection, query: &ChangesQuery, most: usize) -> Vec<Entry> {
+        let engine = functions::engine_of(conn).unwrap();
+        let mut scan = Scan { most, ..Scan::new(&engine, query).unwrap() };
+        let mut all = Vec::new();
+        while scan.next_batch(&engine).unwrap() {
+            assert!(scan.spilled.is_some() || scan.entries.len() <= most);
+            all.append(&mut scan.entries);
+        }
+        all
+    }
+
+    fn database() -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        load(&conn).unwrap();
+        conn.execute_batch(
+            "CREATE TABLE foo(a INTEGER PRIMARY KEY NOT NULL, b, c);
+             CREATE TABLE bar(a INTEGER PRIMARY KEY NOT NULL, b);
+             CREATE TABLE baz(a INTEGER PRIMARY KEY NOT NULL);
+             SELECT crsql_as_crr('foo'), crsql_as_crr('bar'), crsql_as_crr('baz');",
+        )
+        .unwrap();
+        conn
+    }
+
+    #[test]
+    fn a_version_too_large_to_be_held_is_read_in_the_order_of_its_seqs() {
+        let conn = database();
+        conn.execute_batch(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5000) INSERT INTO foo SELECT i, i, i FROM n;
+             UPDATE foo__crsql_clock SET seq = (key * 3001 + length(col_name)) % 7000;
+             DELETE FROM foo WHERE a = 17;",
+        )
+        .unwrap();
+        let everything = ChangesQuery::default();
+        let read = walk(&conn, &everything, 100);
+        assert_eq!(read.len(), 9_999);
+        assert!(read.is_sorted_by_key(|entry| (entry.db_version, entry.seq)));
+        assert_eq!(read, walk(&conn, &everything, MOST));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_read_does_not_depend_on_how_much_is_held(
+            transactions in vec(vec((0..6_usize, 0..12_i64), 1..20), 1..12),
+            ties in any::<bool>(),
+            most in 1..40_usize,
+            after in 0..12_i64,
+            exclude in prop_oneof![Just(None), Just(Some(SiteId::from_bytes([7; 16])))],
+        ) {
+            let conn = database();
+            for writes in transactions {
+                conn.execute_batch("BEGIN").unwrap();
+                for (write, row) in writes {
+                    let sql = match write {
+                        0 => "INSERT OR IGNORE INTO foo VALUES (?1, 2, 3)",
+                        1 => "INSERT OR IGNORE INTO bar VALUES (?1, 2)",
+                        2 => "INSERT OR IGNORE INTO baz VALUES (?1)",
+                        3 => "UPDATE foo SET c = c + 1 WHERE a >= ?1",
+                        4 => "DELETE FROM foo WHERE a = ?1",
+                        _ => "INSERT INTO crsql_changes VALUES
+                              ('bar', crsql_pack_columns(?1), 'b', 1, 5, 1, x'07070707070707070707070707070707', 1, 3)",
+                    };
+                    conn.execute(sql, [row]).unwrap();
+                }
+                conn.execute_batch("COMMIT").unwrap();
+            }
+            if ties {
+                conn.execute_batch("UPDATE foo__crsql_clock SET seq = seq / 3; UPDATE bar__crsql_clock SET seq = 1").unwrap();
+            }
+            let query = ChangesQuery { after, exclude, ..ChangesQuery::default() };
+            prop_assert_eq!(walk(&conn, &query, most), walk(&conn, &query, MOST));
+        }
+    }
 }

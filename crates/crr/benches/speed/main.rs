@@ -24,6 +24,7 @@ mod data;
 mod floor;
 mod local;
 mod measure;
+mod memory;
 mod merge;
 mod read;
 mod report;
@@ -36,9 +37,13 @@ use crate::report::Report;
 type Group = fn(&mut Report, &Scale);
 
 fn main() {
+    let mut arguments = std::env::args().skip(1).peekable();
+    if arguments.next_if(|argument| argument == memory::TASK).is_some() {
+        return memory::child(arguments);
+    }
     let mut scale = Scale::full();
     let mut wanted = Vec::new();
-    for argument in std::env::args().skip(1) {
+    for argument in arguments {
         match argument.as_str() {
             "--quick" => scale = Scale::quick(),
             // Cargo says this to every benchmark.
@@ -46,8 +51,13 @@ fn main() {
             word => wanted.push(word.to_owned()),
         }
     }
-    let groups: [(&str, Group); 4] =
-        [("merge", merge::run), ("local", local::run), ("read", read::run), ("tables", tables::run)];
+    let groups: [(&str, Group); 5] = [
+        ("merge", merge::run),
+        ("local", local::run),
+        ("read", read::run),
+        ("tables", tables::run),
+        ("memory", memory::run),
+    ];
     let mut report = Report::default();
     for (name, run) in groups {
         if wanted.is_empty() || wanted.iter().any(|word| word == name) {

@@ -30,6 +30,11 @@ impl Report {
         self.line(name, &format!("{ours:>9.0} µs {theirs:>9.0} µs"), ours / theirs, goal);
     }
 
+    /// A line about two amounts of memory in kibibytes, and how many times the first is the second.
+    pub(crate) fn sizes(&mut self, name: &str, ours: f64, theirs: f64, goal: Goal) {
+        self.line(name, &format!("{ours:>8.0} KiB {theirs:>7.0} KiB"), ours / theirs, goal);
+    }
+
     /// A line about a ratio.
     pub(crate) fn ratio(&mut self, name: &str, ratio: f64, goal: Goal) {
         self.line(name, "", ratio, goal);
