@@ -32,7 +32,8 @@ use crate::upgrade::Entrance;
 /// if they are outside. Time limits for requests don't end sessions.
 ///
 /// The server must hand over upgraded connections, as `axum::serve` does. With hyper, that is
-/// `http1::Connection::with_upgrades` or hyper-util's `serve_connection_with_upgrades`. tonic's own `Server` never does.
+/// `http1::Connection::with_upgrades` or hyper-util's `serve_connection_with_upgrades`. tonic's own `Server` never does:
+/// make its routes an axum router with `Routes::into_axum_router`, and serve that (`examples/tonic` does so).
 ///
 /// Over HTTP/2, clients ask for WebSockets by extended CONNECT (RFC 8441) if the server offers it: `axum::serve` does with
 /// axum's feature `http2`, hyper and hyper-util with `http2::Builder::enable_connect_protocol`.

@@ -25,7 +25,8 @@ use crate::room::RoomName;
 
 /// What to do about a server that can't hand over its connections.
 const SERVE_WITH_UPGRADES: &str = "serve the application with `axum::serve`, or with hyper and its upgrades on \
-     (`with_upgrades`, `serve_connection_with_upgrades`); tonic's own `Server` never hands over a connection";
+     (`with_upgrades`, `serve_connection_with_upgrades`); tonic's own `Server` never hands over a connection, so make its \
+     routes an axum router (`Routes::into_axum_router`)";
 
 /// The most of a refused room name that goes into the log, in characters.
 const LOGGED_NAME: usize = 64;
