@@ -128,8 +128,9 @@
 //! - UNIQUE and foreign keys hold for one copy; merged rows of several may break them. So CRRs can't have foreign keys, nor
 //!   UNIQUE indexes besides their key. Keys can't be NULL, and should be random ids, not counters.
 //! - All changes of one db_version have to be merged in one transaction, or a reader may see half of somebody's.
-//! - Tombstones stay for good. Reading holds a few thousand entries, or those of a whole db_version; one of more than 65,536
-//!   changes is sorted in a temporary file instead, where SQLite keeps its own.
+//! - Tombstones stay for good.
+//! - Reading holds 65,536 entries at most, about 72 bytes each. A db_version with more is sorted in a temporary file of SQLite's,
+//!   which takes twice as long.
 //! - Copies must have the same schema, or agree on which changes they exchange: one that names an unknown table or column
 //!   is refused.
 //!

@@ -255,6 +255,18 @@ mod tests {
     }
 
     #[test]
+    fn a_merge_through_sql_is_our_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let site = Site::open(&folder.path().join("db"));
+        site.asked();
+        site.run(
+            "INSERT INTO crsql_changes VALUES
+                 ('b', x'010902', 'y', 1, 1, 1, zeroblob(16), 1, 0), ('b', x'010903', '-1', NULL, 3, 1, zeroblob(16), 3, 1)",
+        );
+        assert_eq!([site.asked(), site.asked()], ["b", ""]);
+    }
+
+    #[test]
     fn inside_a_transaction_the_tables_that_it_wrote_to_are_asked_each_time() {
         let folder = tempfile::tempdir().unwrap();
         let site = Site::open(&folder.path().join("db"));

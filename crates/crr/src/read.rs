@@ -26,6 +26,9 @@ const BATCH: i64 = 1024;
 /// How many entries are held at most.
 const MOST: usize = 1 << 16;
 
+/// How many authors' site ids are remembered. Few databases have more.
+const MOST_SITES: usize = 4096;
+
 /// site id → the ordinal it has in the database
 pub(crate) const ORDINAL_OF_SITE: &str = "SELECT ordinal FROM main.crsql_site_id WHERE site_id = ?1";
 
@@ -308,13 +311,16 @@ impl Scan {
 
     /// The site id with this ordinal, as the file has it.
     pub(crate) fn site(&mut self, engine: &Engine, ordinal: i64) -> Result<Option<&[u8]>> {
-        if let hash_map::Entry::Vacant(unknown) = self.sites.entry(ordinal) {
+        if !self.sites.contains_key(&ordinal) {
+            if self.sites.len() >= MOST_SITES {
+                self.sites.clear();
+            }
             let id: Option<Vec<u8>> = engine
                 .db()
                 .prepare_cached("SELECT site_id FROM main.crsql_site_id WHERE ordinal = ?1")?
                 .query_row([ordinal], |row| row.get(0))
                 .optional()?;
-            unknown.insert(id.map(Vec::into_boxed_slice));
+            self.sites.insert(ordinal, id.map(Vec::into_boxed_slice));
         }
         Ok(self.known_site(ordinal))
     }

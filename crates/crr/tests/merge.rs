@@ -4,7 +4,7 @@
 
 mod site;
 
-use crr::{Error, Merge, MergeOptions, Merged, Position};
+use crr::{Error, Merge, MergeOptions, Merged, Position, SiteId};
 use rusqlite::types::Value;
 use site::{FOO, OwnedChange, P, Site, changeset, site};
 
@@ -35,6 +35,36 @@ fn a_changeset_without_effect_takes_no_version() {
     let merged = merge(&b, MergeOptions::default(), "foo 010901 b 2 1 50 X 1 0\nfoo 010901 c 3 1 50 X 1 1");
     assert_eq!((merged.applied, merged.no_ops, merged.db_version), (0, 2, 1));
     assert_eq!(b.db_version(), 1);
+}
+
+#[test]
+fn a_changeset_may_have_any_number_of_changes_of_one_row_and_any_number_of_authors() {
+    let b = Site::new("B", FOO);
+    let template = OwnedChange::parse("foo 010901 b 1 1 5 X 1 0");
+    let numbers = 0..10_000_u16;
+    let author = |number: u16| Some(SiteId::from_bytes((1 << 64 | u128::from(number)).to_be_bytes()));
+    let write = |number| OwnedChange {
+        val: Value::Integer(i64::from(number)),
+        col_version: i64::from(number) + 1,
+        site_id: author(number),
+        ..template.clone()
+    };
+    let create = |number: u16| OwnedChange {
+        pk: [[1, 2 << 3 | 1], (number + 256).to_be_bytes()].concat(),
+        site_id: author(number),
+        seq: i64::from(number),
+        ..template.clone()
+    };
+    let tx = b.transaction();
+    let changes: Vec<OwnedChange> = numbers.clone().map(write).chain(numbers.clone().map(create)).collect();
+    let mut merge = Merge::new(&tx, MergeOptions::default()).unwrap();
+    let merged = merge.changeset(changes.iter().map(OwnedChange::borrowed)).unwrap();
+    tx.commit().unwrap();
+    assert_eq!((merged.applied, merged.no_ops), (20_000, 0));
+    let created: Vec<OwnedChange> = numbers.map(create).collect();
+    let read = b.read(0, None);
+    assert_eq!(read.iter().find(|change| change.pk == template.pk), Some(&write(9_999)));
+    assert_eq!(read.into_iter().filter(|change| change.pk != template.pk).collect::<Vec<_>>(), created);
 }
 
 #[test]

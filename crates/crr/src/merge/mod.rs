@@ -6,6 +6,7 @@
 
 mod check;
 mod options;
+mod partial;
 mod row;
 mod session;
 mod sites;
@@ -18,6 +19,9 @@ use self::session::{Session, Volume};
 pub(crate) use self::sites::Authors;
 use crate::state::{Engine, SharedEngine};
 use crate::{Change, Error, Result, functions};
+
+/// How many changes of one row are taken together at most.
+const GROUP: usize = 4096;
 
 /// A merge inside a transaction of the caller's. Several changesets may be merged one after another.
 #[derive(Debug)]
@@ -41,7 +45,8 @@ pub struct Merged {
     /// The version of the database, the transaction under way included.
     pub db_version: i64,
     /// Rows that a sentinel made or revived, and that did not get all their columns in this changeset. A sender's engine that
-    /// changed a primary key sends the new row's sentinel, but of its columns only those that it changed as well.
+    /// changed a primary key sends the new row's sentinel, but of its columns only those that it changed as well. If more than
+    /// 65,536 rows wait for columns at a time, those count too that get them later.
     pub partial_rows: u64,
 }
 
@@ -80,7 +85,8 @@ impl<'t> Merge<'t> {
             let mut session = Session::new(engine, statements, &self.options, &mut self.volume)?;
             let mut group: Vec<Change<'a>> = Vec::new();
             for change in changes {
-                if group.last().is_some_and(|last| last.table != change.table || last.pk != change.pk) {
+                let is_of_group = |last: &Change<'_>| last.table == change.table && last.pk == change.pk;
+                if !group.last().is_some_and(is_of_group) || group.len() >= GROUP {
                     session.merge_row(&schema, &group)?;
                     group.clear();
                 }
@@ -101,6 +107,7 @@ pub(crate) fn merge_in_statement(engine: &Engine, change: Change<'_>) -> Result<
     let schema = engine.schema()?;
     let options = MergeOptions::default();
     check::Check::new(engine, &schema, &options).change(&change)?;
+    let _writes = engine.own_writes_for_a_row();
     let mut volume = Volume::default();
     let _untracked = engine.untracked();
     engine.with_statements(|statements| {

@@ -1,9 +1,9 @@
 //! One changeset on its way in: versions, counts, and which rows stay partial.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Merged;
+use super::partial::PartialRows;
 use super::row::{RowState, Win};
 use super::sites::Sites;
 use crate::schema::Schema;
@@ -48,8 +48,7 @@ pub(super) struct Session<'e, 'c, 'a> {
     floor: i64,
     /// The setting of that name, once it was needed.
     merge_equal_values: Option<i64>,
-    /// Rows that a sentinel raised, as long as columns of theirs are missing.
-    partial: HashMap<(&'a str, &'a [u8]), Raised>,
+    partial: PartialRows<'a>,
     table: Option<Arc<Table>>,
     /// The row under way; kept for its buffers.
     row: RowState<'a>,
@@ -74,7 +73,7 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
             pending: engine.clock.pending().unwrap_or(0),
             floor: 0,
             merge_equal_values: None,
-            partial: HashMap::new(),
+            partial: PartialRows::default(),
             table: None,
             row: RowState::default(),
         })
@@ -108,11 +107,7 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
 
     /// What became of the changeset.
     pub(super) fn merged(&self) -> Merged {
-        Merged {
-            db_version: self.current.max(self.pending),
-            partial_rows: u64::try_from(self.partial.len()).unwrap_or(u64::MAX),
-            ..self.merged
-        }
+        Merged { db_version: self.current.max(self.pending), partial_rows: self.partial.count(), ..self.merged }
     }
 
     /// The version for a change that won, and that carries `incoming`.
@@ -165,24 +160,11 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
         self.merged.applied += 1;
         self.merged.won_by_value += u64::from(win == Win::SetByValue);
 
-        let row = (change.table, change.pk);
-        if win == Win::Raise && !table.is_key_only() {
-            self.partial.insert(row, Raised { cl: change.cl, missing: table.columns.len() });
-        } else if let Some(raised) = self.partial.get_mut(&row) {
-            if change.cl >= raised.cl {
-                raised.missing = raised.missing.saturating_sub(1);
-            }
-            if win == Win::Delete || raised.missing == 0 {
-                self.partial.remove(&row);
-            }
+        let (name, pk) = (change.table, change.pk);
+        match win {
+            Win::Raise => self.partial.raised(name, pk, change.cl, table.columns.len()),
+            Win::Delete => self.partial.deleted(name, pk),
+            _ => self.partial.set(name, pk, change.cl),
         }
     }
-}
-
-/// A row that a sentinel raised to a causal length.
-#[derive(Clone, Copy, Debug)]
-struct Raised {
-    cl: i64,
-    /// Columns that did not come yet.
-    missing: usize,
 }

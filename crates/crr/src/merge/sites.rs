@@ -10,6 +10,9 @@ use crate::state::Engine;
 use crate::statements::Statements;
 use crate::{Result, SiteId, raw};
 
+/// How many authors are remembered. Few databases have more.
+const MOST: usize = 4096;
+
 /// Ordinals that were looked up. Good for one changeset: a later rollback may take an ordinal back.
 #[derive(Debug, Default)]
 pub(super) struct Sites {
@@ -28,6 +31,9 @@ impl Sites {
             Some(ordinal) => *ordinal,
             None => find_or_create(engine, statements, site)?,
         };
+        if self.known.len() >= MOST {
+            self.known.clear();
+        }
         self.known.extend(self.last.replace((site, ordinal)));
         Ok(ordinal)
     }
