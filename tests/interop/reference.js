@@ -3,10 +3,10 @@
  *
  *   ["open", name, path]   opens a copy of the file at path, or an empty database if there is no such file
  *   ["run", name, [sql…]]  { inTransaction, answers: one of { rows } and { error } for each statement }
+ *                          A statement may also be { sql, succeeded: [sql…], failed: [sql…] }: what is run next then.
  *   ["close", name, path]  closes the database and writes it to path
  */
-import { existsSync } from 'node:fs';
-import { createInterface } from 'node:readline';
+import { existsSync, readSync, writeSync } from 'node:fs';
 import { DatabaseFile } from './harness/database-file.js';
 
 const databases = new Map();
@@ -20,7 +20,12 @@ const requests = {
   async run(name, statements) {
     const database = databases.get(name);
     const answers = [];
-    for (const sql of statements) answers.push(await answer(database, sql));
+    for (const statement of statements) {
+      const { sql, succeeded, failed } = typeof statement === 'string' ? { sql: statement } : statement;
+      const said = await answer(database, sql);
+      answers.push(said);
+      for (const next of (said.rows ? succeeded : failed) ?? []) await answer(database, next);
+    }
     return { inTransaction: database.isInTransaction, answers };
   },
 
@@ -41,7 +46,22 @@ async function answer(database, sql) {
   }
 }
 
-for await (const line of createInterface({ input: process.stdin })) {
+/** The lines of stdin. They are waited for: whoever asks does nothing else either, and streams take longer than most answers. */
+function* lines() {
+  const chunk = Buffer.alloc(65536);
+  let begun = [];
+  for (let length; (length = readSync(0, chunk)) > 0; ) {
+    let rest = Buffer.from(chunk.subarray(0, length));
+    for (let end; (end = rest.indexOf('\n')) >= 0; rest = rest.subarray(end + 1)) {
+      yield Buffer.concat([...begun, rest.subarray(0, end)]).toString();
+      begun = [];
+    }
+    begun.push(rest);
+  }
+}
+
+for (const line of lines()) {
   const [request, ...given] = JSON.parse(line);
-  process.stdout.write(`${JSON.stringify(await requests[request](...given))}\n`);
+  const answer = Buffer.from(`${JSON.stringify(await requests[request](...given))}\n`);
+  for (let written = 0; written < answer.length; ) written += writeSync(1, answer, written);
 }

@@ -10,7 +10,7 @@ use crate::at_rest::AtRest;
 use crate::cell::Cell;
 use crate::engine::{Answer, Demand, Engine, Insertion};
 use crate::mend;
-use crate::observe::{self, Observation};
+use crate::observe::{self, Queries};
 use crate::ours::Ours;
 use crate::scenario::{Action, Author, Delivery, Pull, SITES, Scenario, Since};
 use crate::sql::literal;
@@ -304,11 +304,11 @@ impl Play<'_> {
 
     fn observe(&mut self, site: usize) -> Played {
         let Stage { ours, other, .. } = &mut *self.stage;
-        let (ours, other) = (Observation::of(&mut *ours.engine, site), Observation::of(&mut *other.engine, site));
-        for (what, ours, other) in ours.beside(&other) {
-            self.equal(what, ours, other)?;
-        }
-        Ok(())
+        let queries = Queries::of(&mut *ours.engine, site);
+        let ours = queries.observe(&mut *ours.engine, site);
+        let other = queries.observe(&mut *other.engine, site);
+        let mut both = ours.iter().zip(&other);
+        both.try_for_each(|((what, ours), (_, other))| self.equal(what, ours, other))
     }
 
     /// Compares what a statement gave. Errors are equal, whatever they say.

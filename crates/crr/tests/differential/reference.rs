@@ -58,13 +58,30 @@ impl Reference {
     }
 
     fn ask(&mut self, request: &Value) -> String {
-        // A process that has died says why on stderr.
-        writeln!(self.requests, "{request}")
+        // In one piece: each piece would wake the process. One that has died says why on stderr.
+        self.requests
+            .write_all(format!("{request}\n").as_bytes())
             .unwrap_or_else(|error| panic!("the reference died ({error}) at {request}"));
         let mut answer = String::new();
         let length = self.answers.read_line(&mut answer).unwrap();
         assert!(length > 0, "the reference died of {request}; `cargo xtask interop` installs the packages it needs");
         answer
+    }
+
+    /// Runs statements in one of the forms in which the process takes them.
+    fn run_all(&mut self, site: usize, statements: &Value) -> Vec<Answer> {
+        let answer = self.ask(&json!(["run", site, statements]));
+        let ran: Ran = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
+        self.sites.get_mut(&site).unwrap().in_transaction = ran.in_transaction;
+        ran.answers
+            .into_iter()
+            .map(|said| match said {
+                Said::Rows(rows) => {
+                    Ok(rows.into_iter().map(|row| row.iter().map(|cell| Cell::parse(cell)).collect()).collect())
+                }
+                Said::Error(error) => Err(error),
+            })
+            .collect()
     }
 
     /// Puts the triggers back that the engine had made.
@@ -103,31 +120,17 @@ impl Engine for Reference {
     }
 
     fn run(&mut self, site: usize, statements: &[String]) -> Vec<Answer> {
-        let answer = self.ask(&json!(["run", site, statements]));
-        let ran: Ran = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
-        self.sites.get_mut(&site).unwrap().in_transaction = ran.in_transaction;
-        ran.answers
-            .into_iter()
-            .map(|said| match said {
-                Said::Rows(rows) => {
-                    Ok(rows.into_iter().map(|row| row.iter().map(|cell| Cell::parse(cell)).collect()).collect())
-                }
-                Said::Error(error) => Err(error),
-            })
-            .collect()
+        self.run_all(site, &json!(statements))
     }
 
     fn merge(&mut self, site: usize, changes: &[Insertion]) -> Vec<Answer> {
-        let mut answers = Vec::new();
-        let mut statements = Vec::new();
-        for change in changes {
-            statements.extend([mend::BEFORE_CHANGE.to_owned(), change.sql.clone()]);
-            let answer = self.run(site, &std::mem::take(&mut statements)).pop().unwrap();
-            statements.extend(mend::after_change(&change.table, answer.is_ok()));
-            answers.push(answer);
-        }
-        self.run(site, &statements);
-        answers
+        let statements = changes.iter().flat_map(|change| {
+            let [succeeded, failed] = [true, false].map(|succeeded| mend::after_change(&change.table, succeeded));
+            let insertion = json!({ "sql": change.sql, "succeeded": succeeded, "failed": failed });
+            [json!(mend::BEFORE_CHANGE), insertion]
+        });
+        // Of each pair the first answer is the savepoint's.
+        self.run_all(site, &statements.collect()).into_iter().skip(1).step_by(2).collect()
     }
 
     fn defined(&mut self, site: usize) {
