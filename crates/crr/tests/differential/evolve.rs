@@ -9,6 +9,8 @@ use crate::tables::{Column, Kind, Table};
 pub(crate) struct Altered {
     pub(crate) table: Table,
     pub(crate) action: Action,
+    /// Whether the alteration fails, and all of it is undone.
+    pub(crate) is_undone: bool,
 }
 
 /// Changes a table between `crsql_begin_alter` and `crsql_commit_alter`.
@@ -26,7 +28,7 @@ pub(crate) fn alter(random: &mut Random, table: &Table, number: usize) -> Altere
     }
     let Alteration { table, statements, before, spoilt, .. } = alteration;
     let action = Action::Alter { table: before.name.clone(), statements };
-    Altered { table: if spoilt { before.clone() } else { table }, action }
+    Altered { table: if spoilt { before.clone() } else { table }, action, is_undone: spoilt }
 }
 
 struct Alteration<'g> {

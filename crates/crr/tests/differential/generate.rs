@@ -86,7 +86,8 @@ impl Generator {
             45..=64 => self.transaction(site),
             65..=86 => Action::Pull(self.pull(site)),
             87..=91 => self.forged(site),
-            92..=93 => return self.alter(site),
+            92 => return self.alter(site),
+            93 => return self.alter_in_transaction(site),
             94..=95 => return self.migrate(site),
             96 => return self.define(site),
             _ => Action::Reopen,
@@ -110,6 +111,26 @@ impl Generator {
         for site in self.there_or_everywhere(site) {
             self.take_over(site, &before, &altered);
         }
+    }
+
+    /// Changes a table at the end of a transaction that does other things. What came after would find the table as it was
+    /// before, in the reference (D8).
+    fn alter_in_transaction(&mut self, site: usize) {
+        let before = self.table(site);
+        self.number += 1;
+        let altered = evolve::alter(&mut self.random, &before, self.number);
+        // Sites have to agree about keys (D10), and in the reference a failure undoes all of the transaction (D2).
+        if altered.table.keys != before.keys || altered.is_undone {
+            return;
+        }
+        let mut body = self.body(site, 0);
+        body.push(altered.action);
+        let commit = self.random.chance(60);
+        if commit {
+            self.sites[site].retain(|table| *table != before);
+            self.sites[site].push(altered.table);
+        }
+        self.push(site, Action::Transaction { body, commit });
     }
 
     fn take_over(&mut self, site: usize, before: &Table, altered: &Altered) {

@@ -8,6 +8,8 @@
 //! - **D11**, no-op merges leave lookaside rows behind: they are deleted after each merge. [`after_change`]
 //! - What an alteration fills in at version 0, in a database without changes, nobody ever asks for: it gets version 1.
 //!   [`raise_version_0`]
+//! - An alteration remembers how new the newest entries were, but in the reference not those of its own transaction: so that
+//!   entries that it removes can make the version go down. The right one is put in. [`keep_version`]
 //! - A change that fails inside a transaction leaves behind what was done of it (the new life of a row whose column can't be
 //!   set), and the sync bit, so that local writes are no longer tracked: both are undone. [`after_change`]
 //! - A change that fails has taken a version all the same, which later writes of the transaction get: both engines take it
@@ -26,15 +28,17 @@ use crate::cell::Cell;
 use crate::engine::Answer;
 use crate::sql::{identifier, literal};
 
-/// In the mended triggers.
-const MARK: &str = "/* mended */";
+/// Between these, a mended trigger has the text of the one that it replaces: whatever is rolled back, they stay together.
+const REPLACED: (&str, &str) = ("/* instead of ", " */");
 
 /// The tables whose update triggers can be mended.
 pub(crate) const SELECT_CRRS: &str =
     "SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name = tbl_name || '__crsql_itrig'";
 
-pub(crate) fn is_mended(trigger: &str) -> bool {
-    trigger.contains(MARK)
+/// The text of the trigger that a mended one replaces.
+pub(crate) fn replaced(trigger: &str) -> Option<&str> {
+    let (_, text) = trigger.split_once(REPLACED.0)?;
+    Some(text.split_once(REPLACED.1)?.0)
 }
 
 pub(crate) fn select_update_trigger(table: &str) -> String {
@@ -50,10 +54,10 @@ pub(crate) fn select_columns(table: &str) -> String {
     format!("SELECT name, pk FROM pragma_table_info({})", literal(table))
 }
 
-/// The statements that replace a CRR's update trigger by one without D1. `columns` as [`select_columns`] finds them.
+/// The statements that replace a CRR's update trigger, `original`, by one without D1. `columns` as [`select_columns`] finds them.
 ///
 /// `crsql_after_update` is called twice: for the move alone, after which the entries are stamped, and for the columns alone.
-pub(crate) fn update_trigger(table: &str, columns: &[Vec<Cell>]) -> Vec<String> {
+pub(crate) fn update_trigger(table: &str, original: &str, columns: &[Vec<Cell>]) -> Vec<String> {
     let place = |column: &Vec<Cell>| column[1].integer().unwrap();
     let name = |column: &Vec<Cell>| identifier(column[0].text().unwrap());
     let mut keys: Vec<_> = columns.iter().filter(|column| place(column) > 0).collect();
@@ -80,13 +84,15 @@ pub(crate) fn update_trigger(table: &str, columns: &[Vec<Cell>]) -> Vec<String> 
     });
     let table_name = literal(table);
     let trigger = format!(
-        "CREATE TRIGGER {trigger} AFTER UPDATE ON {base} WHEN crsql_internal_sync_bit() = 0 BEGIN {MARK}
+        "CREATE TRIGGER {trigger} AFTER UPDATE ON {base} WHEN crsql_internal_sync_bit() = 0 BEGIN {begin}{original}{end}
              INSERT INTO {clock} SELECT key, '-1', 1, 0, 0, 0 FROM {clock}
              WHERE ({moved}) AND key = {key} GROUP BY key HAVING sum(col_name = '-1') = 0;
              SELECT crsql_after_update({table_name}{new_keys}{old_keys}{new_rest}{new_rest});
              {stamps}
              SELECT crsql_after_update({table_name}{new_keys}{new_keys}{new_rest}{old_rest});
          END",
+        begin = REPLACED.0,
+        end = REPLACED.1,
         trigger = identifier(&trigger_name(table)),
         base = identifier(table),
         new_keys = values("NEW", &keys),
@@ -124,6 +130,16 @@ pub(crate) fn select_version_0(table: &str) -> String {
 /// Stamps them.
 pub(crate) fn raise_version_0(table: &str) -> String {
     format!("UPDATE {} SET db_version = 1 WHERE db_version = 0", identifier(&format!("{table}__crsql_clock")))
+}
+
+/// Finds the newest version of a CRR's entries.
+pub(crate) fn select_newest(table: &str) -> String {
+    format!("SELECT max(db_version) FROM {}", identifier(&format!("{table}__crsql_clock")))
+}
+
+/// Has an alteration remember that version, if it remembers an older one.
+pub(crate) fn keep_version(newest: i64) -> String {
+    format!("UPDATE crsql_master SET value = max(value, {newest}) WHERE key = 'pre_compact_dbversion'")
 }
 
 /// Takes the version of a change.

@@ -151,7 +151,13 @@ impl Play<'_> {
                 let mut all = vec![format!("SELECT crsql_begin_alter({table})")];
                 all.extend_from_slice(statements);
                 all.push(format!("SELECT crsql_commit_alter({table})"));
-                self.define(site, &all)
+                let written = self.written_so_far(site);
+                self.define(site, &all)?;
+                // Outside of a transaction, another write could make the reference forget a version taken in vain.
+                if self.stage.other.engine.is_in_transaction(site) {
+                    self.stage.other.engine.run_one(site, &mend::keep_version(written));
+                }
+                Ok(())
             }
             Action::Migrate(statements) => {
                 let schema: String = statements.iter().map(|sql| format!("{sql};\n")).collect();
@@ -165,7 +171,9 @@ impl Play<'_> {
             Action::Transaction { body, commit } => {
                 self.run(site, &["BEGIN".to_owned()])?;
                 self.body(site, body)?;
-                self.run(site, &[if *commit { "COMMIT" } else { "ROLLBACK" }.to_owned()])
+                self.run(site, &[if *commit { "COMMIT" } else { "ROLLBACK" }.to_owned()])?;
+                // D8: the reference goes on with what it knew of tables that a transaction altered.
+                if body.iter().any(Action::alters) { self.reopen(site) } else { Ok(()) }
             }
             Action::Savepoint { body, keep } => {
                 self.run(site, &["SAVEPOINT s".to_owned()])?;
@@ -179,6 +187,14 @@ impl Play<'_> {
             Action::Forged(change) => self.merge(site, std::slice::from_ref(change), true),
             Action::Reopen => self.reopen(site),
         }
+    }
+
+    /// The newest version of any entry.
+    fn written_so_far(&mut self, site: usize) -> i64 {
+        let crrs = self.stage.other.engine.run_one(site, mend::SELECT_CRRS);
+        let queries: Vec<_> = crrs.iter().map(|crr| mend::select_newest(crr[0].text().unwrap())).collect();
+        let newest = self.stage.other.engine.run(site, &queries);
+        newest.into_iter().filter_map(|answer| answer.unwrap()[0][0].integer()).max().unwrap_or(0)
     }
 
     fn reopen(&mut self, site: usize) -> Played {
@@ -206,7 +222,7 @@ impl Play<'_> {
     fn body(&mut self, site: usize, body: &[Action]) -> Played {
         for action in body {
             self.act(site, action)?;
-            if self.watch {
+            if self.watch && !action.alters() {
                 self.observe(site)?;
             }
         }
@@ -359,7 +375,7 @@ impl Play<'_> {
 
 /// `db_version` and `seq` of a change.
 pub(crate) fn position(change: &[Cell]) -> (Option<i64>, Option<i64>) {
-    (change[5].integer(), change[8].integer())
+    (change.get(5).and_then(Cell::integer), change.get(8).and_then(Cell::integer))
 }
 
 fn delivered(changes: Vec<Vec<Cell>>, delivery: Delivery) -> Vec<Vec<Cell>> {

@@ -20,14 +20,8 @@ pub(crate) struct Reference {
     process: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
-    sites: BTreeMap<usize, Site>,
-}
-
-#[derive(Debug, Default)]
-struct Site {
-    in_transaction: bool,
-    /// The update triggers that were mended, by table, as the engine had made them.
-    triggers: BTreeMap<String, String>,
+    /// Whether a site has a transaction open.
+    in_transaction: BTreeMap<usize, bool>,
 }
 
 #[derive(Deserialize)]
@@ -54,7 +48,7 @@ impl Reference {
             .unwrap_or_else(|error| panic!("Node can't be started: {error}; these tests need it, and npm"));
         let requests = process.stdin.take().unwrap();
         let answers = BufReader::new(process.stdout.take().unwrap());
-        Reference { process, requests, answers, sites: BTreeMap::new() }
+        Reference { process, requests, answers, in_transaction: BTreeMap::new() }
     }
 
     fn ask(&mut self, request: &Value) -> String {
@@ -72,7 +66,7 @@ impl Reference {
     fn run_all(&mut self, site: usize, statements: &Value) -> Vec<Answer> {
         let answer = self.ask(&json!(["run", site, statements]));
         let ran: Ran = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
-        self.sites.get_mut(&site).unwrap().in_transaction = ran.in_transaction;
+        self.in_transaction.insert(site, ran.in_transaction);
         ran.answers
             .into_iter()
             .map(|said| match said {
@@ -86,11 +80,12 @@ impl Reference {
 
     /// Puts the triggers back that the engine had made.
     fn restore_triggers(&mut self, site: usize) {
-        let mended = std::mem::take(&mut self.sites.get_mut(&site).unwrap().triggers);
-        for (table, original) in mended {
-            if mend::is_mended(&self.update_trigger(site, &table)) {
-                self.run_one(site, &mend::drop_update_trigger(&table));
-                self.run_one(site, &original);
+        for row in self.run_one(site, mend::SELECT_CRRS) {
+            let table = row[0].text().unwrap();
+            let trigger = self.update_trigger(site, table);
+            if let Some(original) = mend::replaced(&trigger) {
+                self.run_one(site, &mend::drop_update_trigger(table));
+                self.run_one(site, original);
             }
         }
     }
@@ -106,7 +101,7 @@ impl Reference {
 impl Engine for Reference {
     fn open(&mut self, site: usize, file: &Path) {
         self.ask(&json!(["open", site, file]));
-        self.sites.insert(site, Site::default());
+        self.in_transaction.insert(site, false);
         self.defined(site);
     }
 
@@ -116,7 +111,7 @@ impl Engine for Reference {
         }
         self.restore_triggers(site);
         self.ask(&json!(["close", site, file]));
-        self.sites.remove(&site);
+        self.in_transaction.remove(&site);
     }
 
     fn run(&mut self, site: usize, statements: &[String]) -> Vec<Answer> {
@@ -141,19 +136,18 @@ impl Engine for Reference {
                 self.run_one(site, &mend::raise_version_0(&table));
             }
             let original = self.update_trigger(site, &table);
-            if original.is_empty() || mend::is_mended(&original) {
+            if original.is_empty() || mend::replaced(&original).is_some() {
                 continue;
             }
             let columns = self.run_one(site, &mend::select_columns(&table));
-            for sql in mend::update_trigger(&table, &columns) {
+            for sql in mend::update_trigger(&table, &original, &columns) {
                 self.run_one(site, &sql);
             }
-            self.sites.get_mut(&site).unwrap().triggers.insert(table, original);
         }
     }
 
     fn is_in_transaction(&self, site: usize) -> bool {
-        self.sites[&site].in_transaction
+        self.in_transaction[&site]
     }
 }
 

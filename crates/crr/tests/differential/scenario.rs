@@ -106,6 +106,10 @@ impl Scenario {
 }
 
 impl Action {
+    pub(crate) fn alters(&self) -> bool {
+        matches!(self, Action::Alter { .. })
+    }
+
     fn shorter(&self) -> Vec<Action> {
         match self {
             Action::Define(statements) => cuts(statements).into_iter().map(Action::Define).collect(),
