@@ -87,13 +87,15 @@ impl Alteration<'_> {
         self.push(format!("ALTER TABLE {} RENAME COLUMN {} TO {}", self.name(), identifier(&name), identifier(&new)));
         for column in self.table.columns.iter_mut().filter(|column| column.name == name) {
             column.name.clone_from(&new);
+            // In its CHECK constraint.
+            column.declared = column.declared.replace(&identifier(&name), &identifier(&new));
         }
     }
 
-    /// A column that is neither in the key nor in an index.
+    /// A column that is neither in the key nor in an index nor in an expression.
     fn loose_column(&mut self) -> Option<String> {
         let columns = self.table.columns_besides_key();
-        let loose: Vec<_> = columns.iter().filter(|column| !self.table.indexed.contains(&column.name)).collect();
+        let loose: Vec<_> = columns.iter().filter(|column| !self.table.needs(&column.name)).collect();
         if loose.is_empty() { None } else { Some(self.random.pick(&loose).name.clone()) }
     }
 
@@ -173,6 +175,9 @@ pub(crate) fn migrate(random: &mut Random, tables: &[Table], later: &[Table]) ->
                 if columns.len() < 7 {
                     let mut column = tables[at].new_column(random);
                     column.declared = column.declared.replace(" COLLATE NOCASE", "");
+                    if let Some(at) = column.declared.find(" CHECK") {
+                        column.declared.truncate(at);
+                    }
                     tables[at].columns.push(column);
                 }
             }
@@ -196,9 +201,8 @@ pub(crate) fn migrate(random: &mut Random, tables: &[Table], later: &[Table]) ->
 }
 
 fn drop_column(random: &mut Random, table: &mut Table) {
-    let indexed = table.indexed.clone();
     let loose: Vec<Column> =
-        table.columns_besides_key().into_iter().filter(|column| !indexed.contains(&column.name)).cloned().collect();
+        table.columns_besides_key().into_iter().filter(|column| !table.needs(&column.name)).cloned().collect();
     if !loose.is_empty() {
         let name = random.pick(&loose).name.clone();
         table.columns.retain(|column| column.name != name);

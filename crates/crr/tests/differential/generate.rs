@@ -20,7 +20,14 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
         tables.push(table);
     }
     let later = tables.split_off(random.weighted(&[(5, 1), (3, 2), (1, 3)]));
-    let mut generator = Generator { random, sites: vec![tables; SITES], later, steps: Vec::new(), number: 0 };
+    let mut generator = Generator {
+        random,
+        sites: vec![tables; SITES],
+        later,
+        steps: Vec::new(),
+        incomplete: [false; SITES],
+        number: 0,
+    };
     generator.create();
     for _ in 0..generator.random.between(5, 40) {
         generator.step();
@@ -53,6 +60,9 @@ struct Generator {
     /// or too few (D10).
     later: Vec<Table>,
     steps: Vec<Step>,
+    /// Sites that may have cells without entries. A migration gives them some in the reference, but here only in tables that
+    /// it changes.
+    incomplete: [bool; SITES],
     /// How many things were numbered.
     number: usize,
 }
@@ -88,8 +98,10 @@ impl Generator {
             87..=91 => self.forged(site),
             92 => return self.alter(site),
             93 => return self.alter_in_transaction(site),
-            94..=95 => return self.migrate(site),
-            96 => return self.define(site),
+            94 => return self.migrate(site),
+            95 => return self.define(site),
+            96 => return self.track_anew(site),
+            97 => return self.write_untracked(site),
             _ => Action::Reopen,
         };
         self.push(site, action);
@@ -145,7 +157,7 @@ impl Generator {
         let before = self.sites[site].clone();
         let after = evolve::migrate(&mut self.random, &before, &self.later);
         for site in self.there_or_everywhere(site) {
-            if self.sites[site] == before {
+            if self.sites[site] == before && !self.incomplete[site] {
                 self.sites[site].clone_from(&after);
                 self.push(site, Action::Migrate(evolve::schema(&after)));
             }
@@ -173,6 +185,43 @@ impl Generator {
                 }
             };
             self.push(site, Action::Define(statements));
+        }
+    }
+
+    /// Makes a CRR an ordinary table, writes to it, and makes it a CRR again.
+    ///
+    /// Only where another CRR stays: without any, the reference begins at version 0 again. And it has to be told to remember
+    /// its version (D16).
+    fn track_anew(&mut self, site: usize) {
+        if self.sites[site].len() < 2 {
+            return;
+        }
+        let table = self.table(site);
+        let statements = vec![
+            "INSERT OR REPLACE INTO crsql_master VALUES ('pre_compact_dbversion', crsql_db_version())".to_owned(),
+            format!("SELECT crsql_as_table({})", literal(&table.name)),
+        ];
+        self.push(site, Action::Define(statements));
+        for _ in 0..self.random.below(3) {
+            let write = Action::Sql(Statement { random: &mut self.random, table: &table }.write());
+            self.push(site, write);
+        }
+        self.push(site, Action::Define(vec![table.as_crr()]));
+    }
+
+    /// Changes cells as merges do, without being tracked. Rows neither come nor go: when a table is altered, peers get to know
+    /// of those here (D6, D18).
+    fn write_untracked(&mut self, site: usize) {
+        let table = self.table(site);
+        if table.columns_besides_key().is_empty() {
+            return;
+        }
+        self.incomplete[site] = true;
+        let write = Statement { random: &mut self.random, table: &table }.update();
+        for sql in
+            ["SELECT crsql_internal_sync_bit(1)".to_owned(), write, "SELECT crsql_internal_sync_bit(0)".to_owned()]
+        {
+            self.push(site, Action::Sql(sql));
         }
     }
 

@@ -52,7 +52,7 @@ fn both_engines_hold_the_same_after_every_step() {
 #[ignore = "needs Node and the packages of tests/interop: cargo xtask differential"]
 fn a_file_that_both_engines_write_in_turn_is_as_if_one_had_written_it() {
     let stage = || Stage::new("both in turn", Alternating::start());
-    Trial { test: "in_turn", seeds: 500, scenario: generate::scenario_of_files }.run(stage);
+    Trial { test: "in_turn", seeds: 800, scenario: generate::scenario_of_files }.run(stage);
 }
 
 /// Many scenarios.

@@ -33,6 +33,8 @@ pub(crate) struct Table {
     pub(crate) without_rowid: bool,
     /// Columns with an index.
     pub(crate) indexed: Vec<String>,
+    /// The column that a generated one is computed from.
+    pub(crate) computed_from: Option<String>,
 }
 
 /// The reference can't back-fill tables whose names need quotes (D12).
@@ -47,8 +49,14 @@ impl Table {
         let taken: Vec<&str> = others.iter().map(|table| table.name.as_str()).collect();
         let names: Vec<&str> = TABLE_NAMES.into_iter().filter(|name| !taken.contains(name)).collect();
         let name = (*random.pick(&names)).to_owned();
-        let mut table =
-            Table { name, columns: vec![], keys: vec![], without_rowid: random.chance(30), indexed: vec![] };
+        let mut table = Table {
+            name,
+            columns: vec![],
+            keys: vec![],
+            without_rowid: random.chance(30),
+            indexed: vec![],
+            computed_from: None,
+        };
 
         let mut names = KEY_NAMES.to_vec();
         for _ in 0..random.weighted(&[(6, 1), (3, 2), (1, 3)]) {
@@ -80,6 +88,9 @@ impl Table {
         if random.chance(30) {
             table.indexed.extend(table.columns_besides_key().first().map(|column| column.name.clone()));
         }
+        if random.chance(15) {
+            table.computed_from = Some(random.pick(&table.columns).name.clone());
+        }
         table
     }
 
@@ -91,7 +102,8 @@ impl Table {
         let kind = Kind::random(random);
         let mut declared = kind.declared(random);
         match random.below(10) {
-            0..=5 => {}
+            0..=4 => {}
+            5 => declared += &format!(" CHECK ({} IS NOT {})", identifier(&name), kind.refused()),
             6..=7 => declared += &format!(" DEFAULT {}", kind.default(random)),
             8 => declared += &format!(" NOT NULL DEFAULT {}", kind.default(random)),
             _ => declared += " COLLATE NOCASE",
@@ -111,6 +123,9 @@ impl Table {
     /// CREATE TABLE and CREATE INDEX.
     pub(crate) fn create(&self) -> Vec<String> {
         let columns = self.columns.iter().map(|column| format!("{} {}", identifier(&column.name), column.declared));
+        let computed =
+            self.computed_from.iter().map(|column| format!("\"computed\" AS (typeof({}))", identifier(column)));
+        let columns = columns.chain(computed);
         let create = format!(
             "CREATE TABLE IF NOT EXISTS {} ({}, PRIMARY KEY ({})){}",
             identifier(&self.name),
@@ -124,6 +139,11 @@ impl Table {
             format!("CREATE INDEX IF NOT EXISTS {index} ON {} ({})", identifier(&self.name), identifier(column))
         }));
         statements
+    }
+
+    /// Whether a column can't be dropped before something else is.
+    pub(crate) fn needs(&self, column: &str) -> bool {
+        self.computed_from.as_deref() == Some(column) || self.indexed.iter().any(|indexed| indexed == column)
     }
 
     pub(crate) fn as_crr(&self) -> String {
@@ -167,6 +187,17 @@ impl Kind {
             Kind::Numeric => &["3", "2.5"],
         };
         (*random.pick(values)).to_owned()
+    }
+
+    /// A value that a CHECK constraint doesn't let in.
+    fn refused(self) -> &'static str {
+        match self {
+            Kind::Untyped | Kind::Integer => "5",
+            Kind::Real => "1.5",
+            Kind::Text => "'y'",
+            Kind::Blob => "x'ff'",
+            Kind::Numeric => "2.5",
+        }
     }
 
     /// A key, from so few that sites use the same ones.
