@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
+use crate::applied::AppliedChangeset;
 use crate::auth::{Authorize, Hook};
 use crate::config::SyncConfig;
 use crate::handle::SyncHandle;
@@ -72,6 +73,29 @@ impl SyncLayer {
     pub fn authorize(self, hook: impl Authorize) -> Self {
         let hub = Arc::clone(&self.entrance.hub);
         Self { entrance: Arc::new(Entrance { hub, hook: Hook::new(hook) }) }
+    }
+
+    /// Tells this closure, instead of the one before, of every client's changes that were merged into a room. All clones of the layer
+    /// share it. What the application writes itself through [`SyncHandle::write`] is not told.
+    ///
+    /// It is told when they are durable, in the order in which each room's were committed, and not of those that changed nothing. The
+    /// room's writer waits for it, so it should only pass on what it sees, to a channel for instance, and may not wait for a write of
+    /// its own. A panic in it is logged, and changes nothing for the client (unless the program is built with `panic = "abort"`). If
+    /// the process is killed between a commit and the call, there is no call.
+    ///
+    /// ```
+    /// use tower_sqlite_sync::{SyncConfig, SyncLayer};
+    ///
+    /// let (seen, _news) = tokio::sync::mpsc::channel(100);
+    /// let layer = SyncLayer::new(SyncConfig::default()).on_applied(move |applied| {
+    ///     if seen.try_send(applied.clone()).is_err() {
+    ///         eprintln!("too much news of room {}", applied.room);
+    ///     }
+    /// });
+    /// ```
+    pub fn on_applied(self, hook: impl Fn(&AppliedChangeset) + Send + Sync + 'static) -> Self {
+        self.entrance.hub.rooms().observer().set(hook);
+        self
     }
 }
 

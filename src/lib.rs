@@ -86,6 +86,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod applied;
 mod auth;
 mod body;
 pub mod config;
@@ -102,6 +103,7 @@ mod room;
 mod service;
 mod upgrade;
 
+pub use applied::AppliedChangeset;
 pub use auth::{Access, AuthRequest, Authorize, Denied, Grant};
 pub use body::SyncBody;
 pub use config::{PathPattern, PathPatternError, SyncConfig};

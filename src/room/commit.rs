@@ -13,6 +13,7 @@ use super::frame::Frame;
 use super::schema::{ResidentSchema, StoredSchema};
 use super::writer::{Applied, Changeset, Outcome, Queued};
 use super::{Ending, RoomName, migration};
+use crate::applied::{AppliedChangeset, Observer};
 use crate::error::Error;
 
 /// A transaction of the application.
@@ -32,6 +33,7 @@ pub(super) struct Commit {
     feed: Arc<Feed>,
     schema: watch::Sender<StoredSchema>,
     ending: Arc<Ending>,
+    observer: Arc<Observer>,
     max_frame_bytes: usize,
 }
 
@@ -41,9 +43,10 @@ impl Commit {
         feed: Arc<Feed>,
         schema: watch::Sender<StoredSchema>,
         ending: Arc<Ending>,
+        observer: Arc<Observer>,
         max_frame_bytes: usize,
     ) -> Self {
-        Self { room, feed, schema, ending, max_frame_bytes }
+        Self { room, feed, schema, ending, observer, max_frame_bytes }
     }
 
     /// Merges what is queued in one transaction. If a changeset is refused, each gets a transaction of its own, so that only the
@@ -70,8 +73,25 @@ impl Commit {
             Err(error) => self.failed(error, changesets.len()),
         };
         for (changeset, outcome) in changesets.into_iter().zip(outcomes) {
+            let applied = self.applied(changeset, &outcome);
             // A connection that is gone no longer asks.
             drop(changeset.reply.send(outcome));
+            if let Some(applied) = applied {
+                self.observer.tell(&applied);
+            }
+        }
+    }
+
+    /// What the application is told of a changeset, if it changed anything.
+    fn applied(&self, changeset: &Changeset, outcome: &Outcome) -> Option<AppliedChangeset> {
+        match outcome {
+            Outcome::Applied(applied) if applied.changes > 0 => Some(AppliedChangeset {
+                room: self.room.clone(),
+                site: convert::engine_site(changeset.sender),
+                changes: applied.changes,
+                db_version: applied.db_version,
+            }),
+            _ => None,
         }
     }
 
@@ -166,6 +186,8 @@ fn merge_one(tx: &Transaction<'_>, merge: &mut Merge<'_>, changeset: &Changeset)
         since: changeset.since,
         position: convert::wire_position(position),
         partial_rows: merged.partial_rows > 0,
+        changes: merged.applied,
+        db_version: merged.db_version,
     }))
 }
 

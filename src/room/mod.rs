@@ -44,6 +44,7 @@ use self::feed::Feed;
 use self::large::LargeFrames;
 use self::schema::{ResidentSchema, StoredSchema};
 use self::writer::{Writer, WriterQueue};
+use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
@@ -91,6 +92,7 @@ impl Room {
         location: &Location,
         config: &SyncConfig,
         purpose: &Purpose,
+        observer: Arc<Observer>,
     ) -> Result<Arc<Self>, Error> {
         let resident = prepare(name, location, config, purpose).await?;
         let conn = WriteConnection::open(name, location, config.busy_timeout()).await?;
@@ -113,7 +115,7 @@ impl Room {
         let feed = Arc::new(Feed::new(opened.now, config.feed_window_bytes()));
         tracing::info!(room = %name, site = %opened.site, schema = %opened.schema, db_version = opened.now, "room opened");
         let schema = watch::Sender::new(opened.schema);
-        let (writer, queue) = Writer::new(conn, name, config, feed.clone(), schema.clone(), ending.clone());
+        let (writer, queue) = Writer::new(conn, name, config, feed.clone(), schema.clone(), ending.clone(), observer);
         tokio::spawn(writer.run());
         Ok(Arc::new(Self {
             name: name.clone(),

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::refused_schemas::RefusedSchemas;
 use super::{Location, Purpose, Room, RoomName};
+use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::error::Error;
 
@@ -24,6 +25,7 @@ pub(crate) struct Registry {
     slots: Mutex<Option<HashMap<RoomName, Arc<Slot>>>>,
     places: Arc<Semaphore>,
     refused_schemas: RefusedSchemas,
+    observer: Arc<Observer>,
 }
 
 /// The place of one room. Its lock is held while the room is being opened or closed, so that nobody opens it twice.
@@ -93,7 +95,18 @@ impl Drop for Lease {
 impl Registry {
     pub(crate) fn new(config: SyncConfig) -> Self {
         let places = Arc::new(Semaphore::new(config.max_rooms().min(Semaphore::MAX_PERMITS)));
-        Self { config, slots: Mutex::new(Some(HashMap::new())), places, refused_schemas: RefusedSchemas::default() }
+        Self {
+            config,
+            slots: Mutex::new(Some(HashMap::new())),
+            places,
+            refused_schemas: RefusedSchemas::default(),
+            observer: Arc::default(),
+        }
+    }
+
+    /// Who is told of what clients write.
+    pub(crate) fn observer(&self) -> &Observer {
+        &self.observer
     }
 
     /// The room of that name, opened if it is not open yet.
@@ -159,7 +172,7 @@ impl Registry {
 
     async fn open(&self, name: &RoomName, purpose: &Purpose) -> Result<Open, Error> {
         let place = self.place().await?;
-        let room = Room::open(name, &self.location(name), &self.config, purpose).await?;
+        let room = Room::open(name, &self.location(name), &self.config, purpose, self.observer.clone()).await?;
         let usage = Usage { users: 0, left: Instant::now() };
         Ok(Open { room, usage: watch::Sender::new(usage), _place: place })
     }

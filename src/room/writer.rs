@@ -17,6 +17,7 @@ use super::database::WriteConnection;
 use super::feed::Feed;
 use super::schema::{ResidentSchema, StoredSchema};
 use super::{Ending, RoomName};
+use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::error::Error;
 
@@ -59,6 +60,10 @@ pub(crate) struct Applied {
     pub(crate) position: wire::Position,
     /// It created rows without all of their columns: the sender's engine changed a primary key and thinks that we know the rest.
     pub(crate) partial_rows: bool,
+    /// How many of its changes are now in the database.
+    pub(crate) changes: u64,
+    /// The room's db_version with them.
+    pub(crate) db_version: i64,
 }
 
 /// Work for the writer, in the order in which it came.
@@ -192,6 +197,7 @@ impl Writer {
         feed: Arc<Feed>,
         schema: watch::Sender<StoredSchema>,
         ending: Arc<Ending>,
+        observer: Arc<Observer>,
     ) -> (Self, WriterQueue) {
         let (send, jobs) = mpsc::channel(config.queue_changesets().max(1));
         let max_bytes = config.queue_bytes().clamp(1, MAX_WEIGHT);
@@ -202,7 +208,8 @@ impl Writer {
             wait: config.queue_wait(),
             room: room.clone(),
         };
-        let commit = Arc::new(Commit::new(room.clone(), feed, schema, ending.clone(), config.max_frame_bytes()));
+        let max_frame_bytes = config.max_frame_bytes();
+        let commit = Arc::new(Commit::new(room.clone(), feed, schema, ending.clone(), observer, max_frame_bytes));
         (Self { conn, jobs, commit, ending }, queue)
     }
 

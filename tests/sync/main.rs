@@ -11,5 +11,6 @@ mod fixture;
 mod gaps;
 mod migration;
 mod numbers;
+mod observing;
 mod rooms;
 mod session;
