@@ -2,11 +2,12 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tower_sqlite_sync_wire::{Change, Value, schema_version};
 
-use crate::fixture::{ClientOptions, SCHEMA, soon};
+use crate::fixture::{Client, ClientOptions, SCHEMA, cell, cells, soon};
 use crate::http2::Browser;
 use crate::process::Example;
-use crate::session::{page, sync, syncs};
+use crate::session::{exchange, exchange_with, page, sync, syncs};
 
 #[tokio::test]
 async fn axum_serves_its_page_and_its_rooms() {
@@ -51,4 +52,96 @@ async fn hyper_does_not_wait_for_ever_for_a_request() {
         assert!(response.is_empty() || response.starts_with("HTTP/1.1 408"), "{start}: {response}");
     });
     futures_util::future::join_all(starts).await;
+}
+
+#[tokio::test]
+async fn custom_auth_lets_in_by_token_and_by_cookie_and_guests_may_only_look() {
+    let example = Example::start("custom_auth", SCHEMA).await;
+    let log_in = async |name: &str, password: &str| {
+        let form = format!("name={name}&password={password}");
+        let lines = format!(
+            "POST /login HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n",
+            form.len()
+        );
+        let (head, _body) = exchange_with(example.address, &lines, &form).await;
+        let cookie = head.lines().find_map(|line| line.strip_prefix("set-cookie: ")?.split(';').next());
+        cookie.map(|cookie| &*cookie.to_owned().leak())
+    };
+    assert_eq!(log_in("ada", "guess").await, None);
+    let cookie = log_in("ada", "lovelace").await.unwrap();
+    let (head, token) = exchange(example.address, &format!("GET /token HTTP/1.1\r\nCookie: {cookie}\r\n")).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let token: &str = token.leak();
+    assert!(exchange(example.address, "GET /token HTTP/1.1\r\n").await.0.starts_with("HTTP/1.1 401"));
+
+    let enter = async |room: &str, n: u8, options: ClientOptions| {
+        Client::try_connect(example.address, room, n, options).await.map_err(|refused| refused.to_string())
+    };
+    let api = ClientOptions { path: "/api/sync", ..Default::default() };
+    let web = ClientOptions { path: "/web/sync", ..Default::default() };
+    let here: &str = format!("http://{}", example.address).leak();
+    let origin = ("origin", here);
+
+    // By token and by cookie, the same user comes to the same room.
+    let mut application = enter("ada-todos", 1, ClientOptions { token: Some(token), ..api }).await.unwrap();
+    let headers: &[_] = vec![origin, ("cookie", cookie)].leak();
+    let mut page = enter("ada-todos", 2, ClientOptions { headers, ..web }).await.unwrap();
+    sync(&mut application, &mut page).await;
+
+    // Other users' rooms are closed, and so is everything to those who can't say who they are.
+    for (room, options, status) in [
+        ("grace-todos", ClientOptions { token: Some(token), ..api }, "403"),
+        ("grace-todos", ClientOptions { headers, ..web }, "403"),
+        ("ada-todos", api, "401"),
+        ("ada-todos", ClientOptions { headers: vec![origin].leak(), ..web }, "401"),
+        ("public-news", ClientOptions { token: Some("eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEifQ."), ..api }, "401"),
+        ("ada-todos", ClientOptions { headers: vec![("cookie", cookie)].leak(), ..web }, "403"),
+        (
+            "ada-todos",
+            ClientOptions { headers: vec![("origin", "http://evil.example"), ("cookie", cookie)].leak(), ..web },
+            "403",
+        ),
+    ] {
+        let refused = enter(room, 3, options).await.err().unwrap();
+        assert!(refused.contains(status), "{room}: {refused}");
+    }
+
+    // Guests see what is public, and change nothing.
+    let mut author = enter("public-news", 1, ClientOptions { token: Some(token), ..api }).await.unwrap();
+    let mut guest = enter("public-news", 2, api).await.unwrap();
+    sync(&mut author, &mut guest).await;
+    guest.push(0, &[cell(2, "b", Value::Text("graffiti"), 1)]).await;
+    let mut second = enter("public-news", 3, ClientOptions { headers: vec![origin].leak(), ..web }).await.unwrap();
+    second.enter().await;
+    assert_eq!(cells(&second.changes().await), ["1.b='hello'"]);
+    author.push(1, &[cell(3, "b", Value::Text("news"), 2)]).await;
+    assert_eq!(cells(&second.changes().await), ["3.b='news'"], "and nothing of the guest's before it");
+
+    exchange(example.address, &format!("POST /logout HTTP/1.1\r\nCookie: {cookie}\r\n")).await;
+    let refused = enter("ada-todos", 3, ClientOptions { headers, ..web }).await.err().unwrap();
+    assert!(refused.contains("401"), "{refused}");
+}
+
+#[tokio::test]
+async fn server_side_writes_reach_clients_live_and_what_clients_write_is_counted() {
+    let schema = include_str!("../../schemas/main.sql");
+    let example = Example::start("server_side_writes", schema).await;
+    assert_eq!(page(example.address, "/").await, (200, "hello".into()));
+    let mut client = Client::connect_with(example.address, "news", 1, ClientOptions::default()).await;
+    client.announce_schema("main.sql", schema_version(schema), &[]).await;
+    client.start_streaming().await;
+    let sees = async |client: &mut Client, wanted: &str| loop {
+        let changes = client.changes().await;
+        if changes.changes.iter().any(|change| matches!(change.val, Value::Text(text) if text.starts_with(wanted))) {
+            return;
+        }
+    };
+    for _second in 0..2 {
+        sees(&mut client, "up for ").await;
+    }
+    // Row `x`, as the primary key is packed.
+    let title = Change { table: "todo", pk: &[1, 0x0b, 1, b'x'], ..cell(1, "title", Value::Text("hello"), 1) };
+    let done = Change { cid: "done", val: Value::Number(1.0), seq: 1, ..title };
+    client.push(0, &[title, done]).await;
+    sees(&mut client, "2 changes by clients").await;
 }

@@ -114,13 +114,13 @@ async fn the_hook_knows_whom_an_outer_layer_recognised() {
     let on_hyper = MapRequestLayer::new(identify).layer(sync.layer(service_fn(crate::hyper::hello)));
 
     for address in [serve(on_axum).await, crate::hyper::serve(on_hyper).await] {
-        let enter = async |room, cookie| {
-            let options = ClientOptions { cookie, ..Default::default() };
+        let enter = async |room, headers| {
+            let options = ClientOptions { headers, ..Default::default() };
             Client::try_connect(address, room, 1, options).await.map_err(|refused| refused.to_string())
         };
-        assert!(enter("ada", Some("user=ada")).await.is_ok());
-        assert!(enter("bob", Some("user=ada")).await.err().unwrap().contains("403"));
-        assert!(enter("ada", None).await.err().unwrap().contains("401"));
+        assert!(enter("ada", &[("cookie", "user=ada")]).await.is_ok());
+        assert!(enter("bob", &[("cookie", "user=ada")]).await.err().unwrap().contains("403"));
+        assert!(enter("ada", &[]).await.err().unwrap().contains("401"));
         let (_head, body) = exchange(address, "GET / HTTP/1.1\r\nCookie: user=ada\r\n").await;
         assert!(body.starts_with("hello"), "{body}");
     }

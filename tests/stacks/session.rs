@@ -43,10 +43,15 @@ pub(crate) async fn page(address: SocketAddr, path: &str) -> (u16, String) {
 
 /// Head and body of the response to a request that starts with these lines.
 pub(crate) async fn exchange(address: SocketAddr, lines: &str) -> (String, String) {
+    exchange_with(address, lines, "").await
+}
+
+/// As [`exchange`], with a body whose length the lines tell.
+pub(crate) async fn exchange_with(address: SocketAddr, lines: &str, body: &str) -> (String, String) {
     let mut response = Vec::new();
     let exchange = async {
         let mut io = TcpStream::connect(address).await.unwrap();
-        let request = format!("{lines}Host: localhost\r\nConnection: close\r\n\r\n");
+        let request = format!("{lines}Host: localhost\r\nConnection: close\r\n\r\n{body}");
         io.write_all(request.as_bytes()).await.unwrap();
         io.read_to_end(&mut response).await.unwrap();
     };
