@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use rusqlite::types::{Null, ValueRef};
 use rusqlite::vtab::{
-    Context, CreateVTab, Filters, IndexConstraintOp, IndexInfo, Inserts, Module, UpdateVTab, Updates, VTab,
-    VTabConnection, VTabCursor, VTabKind, sqlite3_vtab, sqlite3_vtab_cursor,
+    Context, CreateVTab, Filters, IndexConstraintOp, IndexInfo, Inserts, Module, TransactionVTab, UpdateVTab, Updates,
+    VTab, VTabConnection, VTabCursor, VTabKind, sqlite3_vtab, sqlite3_vtab_cursor,
 };
-use rusqlite::{Connection, Result};
+use rusqlite::{Connection, Result, ffi};
 
 use crate::callback::{guarded, misuse};
 use crate::functions::integer;
@@ -19,7 +19,7 @@ use crate::sql::Bind;
 use crate::state::{Engine, SharedEngine};
 use crate::table::Table;
 use crate::value::OwnedValue;
-use crate::{Change, ChangesQuery, Error, SiteId, merge};
+use crate::{Change, ChangesQuery, Error, SiteId, merge, raw};
 
 /// The reference declares `site_id` NOT NULL. It can be NULL, if the file lacks an author, and SQLite believes declarations.
 const DECLARATION: &CStr = c"CREATE TABLE crsql_changes (
@@ -43,7 +43,7 @@ const ROWIDS_PER_TABLE: i64 = 10_000_000_000_000;
 
 /// Registers the table, and makes SQLite connect to it.
 pub(crate) fn register(conn: &Connection, engine: &SharedEngine) -> Result<()> {
-    const MODULE: Module<'static, ChangesTable> = Module::update_module();
+    const MODULE: Module<'static, ChangesTable> = raw::with_savepoints(Module::update_module_with_tx(), rolled_back_to);
     conn.create_module(c"crsql_changes", &MODULE, Some(Arc::clone(engine)))?;
     // From here on there is a table to disconnect from when the connection closes, which is when statements are let go.
     conn.prepare("SELECT 1 FROM crsql_changes")?;
@@ -118,6 +118,36 @@ impl UpdateVTab<'_> for ChangesTable {
     fn update(&mut self, _: &Updates<'_>) -> Result<()> {
         Err(misuse("changes can't be updated"))
     }
+}
+
+/// SQLite tells a table that was written to what becomes of the transaction.
+impl TransactionVTab<'_> for ChangesTable {
+    fn begin(&mut self) -> Result<()> {
+        self.engine.last_row.forget();
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        self.engine.last_row.forget();
+        Ok(())
+    }
+
+    fn rollback(&mut self) -> Result<()> {
+        self.engine.last_row.forget();
+        Ok(())
+    }
+}
+
+/// The transaction is rolled back to a savepoint, or a statement to its beginning.
+unsafe extern "C" fn rolled_back_to(table: *mut sqlite3_vtab, _: c_int) -> c_int {
+    let forgotten = guarded(|| {
+        // SAFETY: SQLite calls this for connected tables of this module only, which all begin with their `sqlite3_vtab`. The
+        // engine in them is never replaced.
+        let engine = unsafe { &(*table.cast::<ChangesTable>()).engine };
+        engine.last_row.forget();
+        Ok(())
+    });
+    if forgotten.is_ok() { ffi::SQLITE_OK } else { ffi::SQLITE_ERROR }
 }
 
 /// Merges the change in the arguments: the old rowid, the new rowid, then the columns.

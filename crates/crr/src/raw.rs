@@ -1,8 +1,10 @@
 //! The few things that rusqlite's safe interface doesn't offer.
 #![allow(unsafe_code, reason = "a second handle on the connection, and what rusqlite doesn't tell about it")]
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
+use std::mem;
 
+use rusqlite::vtab::{Module, TransactionVTab, sqlite3_vtab};
 use rusqlite::{Connection, Result, ffi};
 
 /// A second, non-owning `Connection` on the same SQLite handle, for SQL that runs inside callbacks of the first.
@@ -48,6 +50,29 @@ pub(crate) fn most_function_arguments(conn: &Connection) -> usize {
     // SAFETY: the handle is open as long as `conn` is; a negative number asks for the limit and leaves it as it is.
     let limit = unsafe { ffi::sqlite3_limit(conn.handle(), ffi::SQLITE_LIMIT_FUNCTION_ARG, -1) };
     usize::try_from(limit).unwrap_or(0)
+}
+
+/// What SQLite calls when a savepoint is opened or rolled back to, with its number.
+type OnSavepoint = unsafe extern "C" fn(*mut sqlite3_vtab, c_int) -> c_int;
+
+/// A module whose tables, once they were written to in a transaction, are told when part of it is rolled back.
+pub(crate) const fn with_savepoints<'v, T: TransactionVTab<'v>>(
+    module: Module<'v, T>,
+    rolled_back_to: OnSavepoint,
+) -> Module<'v, T> {
+    const { assert!(size_of::<Module<'v, T>>() == size_of::<ffi::sqlite3_module>()) };
+    // SAFETY: rusqlite's type is SQLite's with the table's type added: `repr(transparent)`.
+    let mut inner: ffi::sqlite3_module = unsafe { mem::transmute_copy(&module) };
+    // From this version on, there are callbacks for savepoints. Without the first one SQLite wouldn't call the other.
+    inner.iVersion = 2;
+    inner.xSavepoint = Some(savepoint_opened);
+    inner.xRollbackTo = Some(rolled_back_to);
+    // SAFETY: as above.
+    unsafe { mem::transmute_copy(&inner) }
+}
+
+unsafe extern "C" fn savepoint_opened(_: *mut sqlite3_vtab, _: c_int) -> c_int {
+    ffi::SQLITE_OK
 }
 
 #[cfg(test)]

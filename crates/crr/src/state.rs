@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use crate::hooks::Ticket;
-use crate::merge::Authors;
+use crate::merge::{Authors, LastRow};
 use crate::newest::{KnownRows, Newest, OwnWrites};
 use crate::raw;
 use crate::schema::CachedSchema;
@@ -25,6 +25,7 @@ pub(crate) struct Engine {
     pub(crate) clock: Clock,
     pub(crate) schema: RefCell<Option<CachedSchema>>,
     pub(crate) authors: Authors,
+    pub(crate) last_row: LastRow,
     pub(crate) newest: RefCell<Option<Newest>>,
     pub(crate) known_rows: KnownRows,
     /// Not 0 while writes to CRRs are not to be tracked.
@@ -49,6 +50,7 @@ impl Engine {
             clock: Clock::default(),
             schema: RefCell::default(),
             authors: Authors::default(),
+            last_row: LastRow::default(),
             newest: RefCell::default(),
             known_rows: KnownRows::default(),
             sync_bit: Cell::new(0),

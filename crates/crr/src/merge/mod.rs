@@ -5,6 +5,8 @@
 //! written at once. The outcome is the one that the changes would have had one by one.
 
 mod check;
+mod clock;
+mod last_row;
 mod options;
 mod partial;
 mod row;
@@ -14,6 +16,7 @@ mod write;
 
 use rusqlite::Connection;
 
+pub(crate) use self::last_row::LastRow;
 pub use self::options::MergeOptions;
 use self::session::{Session, Volume};
 pub(crate) use self::sites::Authors;
@@ -107,10 +110,11 @@ pub(crate) fn merge_in_statement(engine: &Engine, change: Change<'_>) -> Result<
     let schema = engine.schema()?;
     let options = MergeOptions::default();
     check::Check::new(engine, &schema, &options).change(&change)?;
+    let table = schema.table(engine.db(), change.table)?;
     let _writes = engine.own_writes_for_a_row();
     let mut volume = Volume::default();
     let _untracked = engine.untracked();
     engine.with_statements(|statements| {
-        Session::new(engine, statements, &options, &mut volume)?.merge_row(&schema, &[change])
+        Session::new(engine, statements, &options, &mut volume)?.merge_next(table, change)
     })
 }

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use rusqlite::types::ValueRef;
 
 use super::check::Key;
+use super::clock::{Author, Entry, RowClock};
 use super::session::Session;
 use crate::change::SENTINEL;
 use crate::sql::bind_all;
@@ -41,50 +42,6 @@ impl Win {
     }
 }
 
-/// The author of a clock entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Author {
-    /// As the entry in the database has it.
-    Ordinal(i64),
-    /// As a change has it.
-    Site(SiteId),
-}
-
-impl Author {
-    /// This database.
-    const LOCAL: Author = Author::Ordinal(0);
-
-    fn of(change: &Change<'_>) -> Author {
-        change.site_id.map_or(Author::LOCAL, Author::Site)
-    }
-}
-
-/// A clock entry.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
-    pub(super) col_version: i64,
-    pub(super) db_version: i64,
-    pub(super) author: Author,
-    pub(super) seq: i64,
-    /// Whether the database has it, perhaps with other numbers.
-    pub(super) stored: bool,
-    /// Whether it has to be written.
-    pub(super) dirty: bool,
-}
-
-impl Entry {
-    /// What a change that won makes of an entry.
-    fn won_by(change: &Change<'_>, before: Option<Entry>, db_version: i64, author: Author) -> Entry {
-        let stored = before.is_some_and(|before| before.stored);
-        Entry { col_version: change.col_version, db_version, author, seq: change.seq, stored, dirty: true }
-    }
-
-    /// The sentinel of a row that a change gave a new causal length.
-    fn raised_by(change: &Change<'_>, before: Option<Entry>, db_version: i64) -> Entry {
-        Entry { col_version: change.cl, ..Entry::won_by(change, before, db_version, Author::of(change)) }
-    }
-}
-
 /// A row's values in the database.
 #[derive(Debug, Default)]
 enum Stored {
@@ -98,14 +55,9 @@ enum Stored {
 #[derive(Debug, Default)]
 pub(super) struct RowState<'a> {
     pub(super) key: Key<'a>,
-    /// The lookaside key, if the row is known.
-    pub(super) lookaside: Option<i64>,
-    pub(super) cl: i64,
+    pub(super) clock: RowClock,
     /// Whether the database has the row, as far as its entries tell.
     pub(super) was_alive: bool,
-    pub(super) sentinel: Option<Entry>,
-    /// Entries by column.
-    pub(super) entries: Vec<Option<Entry>>,
     /// Values to write, by column, as they came.
     pub(super) values: Vec<Option<ValueRef<'a>>>,
     stored: Stored,
@@ -115,54 +67,30 @@ pub(super) struct RowState<'a> {
     pub(super) create: bool,
     /// Authors whose changes won, in order.
     pub(super) winners: Vec<SiteId>,
+    /// Whether more was written with the row than the row: triggers of the application's may have written to its clock.
+    pub(super) disturbed: bool,
 }
 
 impl<'a> RowState<'a> {
-    /// Begins with what the database has.
-    pub(super) fn load(&mut self, session: &mut Session<'_, '_, 'a>, table: &Table, pk: &'a [u8]) -> Result<()> {
+    /// Begins with what the database has. `known` is the row's clock, if it needn't be read.
+    pub(super) fn load(
+        &mut self,
+        session: &mut Session<'_, '_, 'a>,
+        table: &Table,
+        pk: &'a [u8],
+        known: Option<RowClock>,
+    ) -> Result<()> {
         self.key.unpack(session.engine, table, pk)?;
-        self.lookaside = None;
-        self.sentinel = None;
-        self.entries.clear();
-        self.entries.resize(table.columns.len(), None);
+        match known {
+            Some(clock) => self.clock = clock,
+            None => self.clock.read(session.statements, table, &self.key)?,
+        }
+        self.was_alive = self.clock.cl % 2 != 0;
         self.values.clear();
         self.values.resize(table.columns.len(), None);
         self.stored = Stored::NotRead;
-        (self.delete, self.create) = (false, false);
+        (self.delete, self.create, self.disturbed) = (false, false, false);
         self.winners.clear();
-        self.read_clock(session, table)
-    }
-
-    /// Reads lookaside key and entries.
-    fn read_clock(&mut self, session: &mut Session<'_, '_, 'a>, table: &Table) -> Result<()> {
-        (self.cl, self.was_alive) = (0, false);
-        let known = session.statements.get(&table.sql.known)?;
-        bind_all(known, 1, self.key.iter())?;
-        let mut rows = known.raw_query();
-        while let Some(row) = rows.next()? {
-            self.lookaside = Some(row.get(0)?);
-            let Some(col_version) = row.get(2)? else { continue };
-            // Also for an entry of a column that is gone.
-            self.cl = self.cl.max(1);
-            let entry = Entry {
-                col_version,
-                db_version: row.get(3)?,
-                author: Author::Ordinal(row.get(4)?),
-                seq: row.get(5)?,
-                stored: true,
-                dirty: false,
-            };
-            let name = row.get_ref(1)?.as_bytes().unwrap_or_default();
-            if name == SENTINEL.as_bytes() {
-                self.sentinel = Some(entry);
-            } else if let Some(slot) = table.column(name).and_then(|at| self.entries.get_mut(at)) {
-                *slot = Some(entry);
-            }
-        }
-        if let Some(sentinel) = self.sentinel {
-            self.cl = sentinel.col_version;
-        }
-        self.was_alive = self.cl % 2 != 0;
         Ok(())
     }
 
@@ -178,10 +106,10 @@ impl<'a> RowState<'a> {
         table: &Table,
         change: &Change<'a>,
     ) -> Result<Win> {
-        if change.cl < self.cl {
+        if change.cl < self.clock.cl {
             return Ok(Win::No);
         }
-        let ahead = change.cl > self.cl;
+        let ahead = change.cl > self.clock.cl;
         // Whatever its column, a change of an even life is the row's death.
         if change.cl % 2 == 0 {
             return if ahead { self.delete(session, change) } else { Ok(Win::No) };
@@ -196,11 +124,11 @@ impl<'a> RowState<'a> {
             return self.compare(session, table, column, change);
         }
         // A first life needs no sentinel.
-        let revives = self.cl != 0 || change.cl > 1;
+        let revives = self.clock.cl != 0 || change.cl > 1;
         if revives {
             self.revive(session, change)?;
         }
-        self.cl = change.cl;
+        self.clock.cl = change.cl;
         self.set(session, column, change, Author::of(change))?;
         Ok(if revives { Win::ReviveAndSet } else { Win::Set })
     }
@@ -208,17 +136,17 @@ impl<'a> RowState<'a> {
     fn delete(&mut self, session: &mut Session<'_, '_, 'a>, change: &Change<'a>) -> Result<Win> {
         let version = session.next_version(change.db_version)?;
         self.won(change);
-        self.entries.fill(None);
+        self.clock.entries.fill(None);
         self.values.fill(None);
         (self.delete, self.create) = (true, false);
-        self.sentinel = Some(Entry::raised_by(change, None, version));
-        self.cl = change.cl;
+        self.clock.sentinel = Some(Entry::raised_by(change, None, version));
+        self.clock.cl = change.cl;
         Ok(Win::Delete)
     }
 
     fn raise(&mut self, session: &mut Session<'_, '_, 'a>, change: &Change<'a>) -> Result<Win> {
         self.revive(session, change)?;
-        self.cl = change.cl;
+        self.clock.cl = change.cl;
         Ok(Win::Raise)
     }
 
@@ -226,11 +154,11 @@ impl<'a> RowState<'a> {
     fn revive(&mut self, session: &mut Session<'_, '_, 'a>, change: &Change<'a>) -> Result<()> {
         let version = session.next_version(change.db_version)?;
         self.won(change);
-        for entry in self.entries.iter_mut().flatten() {
+        for entry in self.clock.entries.iter_mut().flatten() {
             (entry.col_version, entry.db_version, entry.dirty) = (0, version, true);
         }
         self.create = true;
-        self.sentinel = Some(Entry::raised_by(change, self.sentinel, version));
+        self.clock.sentinel = Some(Entry::raised_by(change, self.clock.sentinel, version));
         Ok(())
     }
 
@@ -242,7 +170,7 @@ impl<'a> RowState<'a> {
         column: usize,
         change: &Change<'a>,
     ) -> Result<Win> {
-        let Some(entry) = self.entries.get(column).copied().flatten() else {
+        let Some(entry) = self.clock.entries.get(column).copied().flatten() else {
             self.set(session, column, change, Author::of(change))?;
             return Ok(Win::Set);
         };
@@ -289,7 +217,7 @@ impl<'a> RowState<'a> {
         if let Author::Site(_) = author {
             self.won(change);
         }
-        if let Some(entry) = self.entries.get_mut(column) {
+        if let Some(entry) = self.clock.entries.get_mut(column) {
             *entry = Some(Entry::won_by(change, *entry, version, author));
         }
         if let Some(value) = self.values.get_mut(column) {

@@ -88,20 +88,38 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
         };
         self.begin_row();
         let mut row = std::mem::take(&mut self.row);
-        row.load(self, &table, first.pk)?;
+        row.load(self, &table, first.pk, None)?;
+        self.merge_into(&mut row, &table, changes)?;
+        self.row = row;
+        self.table = Some(table);
+        Ok(())
+    }
+
+    /// Merges one change of a row that may be the last one's.
+    pub(super) fn merge_next(mut self, table: Arc<Table>, change: Change<'a>) -> Result<()> {
+        let engine = self.engine;
+        let known = engine.last_row.take(&table, change.pk, engine.db().total_changes());
+        let mut row = RowState::default();
+        row.load(&mut self, &table, change.pk, known)?;
+        self.merge_into(&mut row, &table, &[change])?;
+        if row.clock.lookaside.is_some() && !row.disturbed {
+            engine.last_row.remember(table, change.pk, row.clock, engine.db().total_changes());
+        }
+        Ok(())
+    }
+
+    fn merge_into(&mut self, row: &mut RowState<'a>, table: &Table, changes: &[Change<'a>]) -> Result<()> {
         let mut impacted = 0;
         for change in changes {
-            let win = row.decide(self, &table, change)?;
+            let win = row.decide(self, table, change)?;
             impacted += win.impact();
-            self.count(&table, change, win);
+            self.count(table, change, win);
         }
         if row.has_changed() {
-            row.write(self, &table)?;
+            row.write(self, table)?;
             self.engine.clock.raise_pending(self.pending);
             self.engine.rows_impacted.set(self.engine.rows_impacted.get().saturating_add(impacted));
         }
-        self.row = row;
-        self.table = Some(table);
         Ok(())
     }
 

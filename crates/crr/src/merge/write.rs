@@ -1,6 +1,7 @@
 //! Writing what the changes of a row came to.
 
-use super::row::{Author, Entry, RowState};
+use super::clock::{Author, Entry};
+use super::row::RowState;
 use super::session::Session;
 use crate::change::SENTINEL;
 use crate::sql::{Bind, bind_all, is_conflict};
@@ -19,15 +20,19 @@ impl RowState<'_> {
         if session.weighs() {
             self.weigh(session, table)?;
         }
-        self.write_row(session, table)?;
-        let key = match self.lookaside {
+        let before = session.engine.db().total_changes();
+        let rows = self.write_row(session, table)?;
+        self.disturbed = session.engine.db().total_changes().wrapping_sub(before) != rows;
+        let key = match self.clock.lookaside {
             Some(key) => key,
             None => self.create_lookaside(session, table)?,
         };
         for site in &self.winners {
             session.sites.ordinal(session.engine, session.statements, *site)?;
         }
-        self.write_entries(session, table, key)
+        self.write_entries(session, table, key)?;
+        self.clock.written(key);
+        Ok(())
     }
 
     /// Tells the session how much travels again because of this row.
@@ -38,46 +43,51 @@ impl RowState<'_> {
         let zeroed = |(entry, value): (&Option<Entry>, &Option<ValueRef<'_>>)| {
             value.is_none() && entry.is_some_and(|entry| entry.dirty)
         };
-        if self.entries.iter().zip(&self.values).any(zeroed) {
+        if self.clock.entries.iter().zip(&self.values).any(zeroed) {
             self.read_stored(session.engine, table)?;
         }
-        if let Some(sentinel) = self.sentinel.filter(|entry| entry.dirty) {
+        if let Some(sentinel) = self.clock.sentinel.filter(|entry| entry.dirty) {
             session.weigh(sentinel.db_version, head + SENTINEL.len());
         }
         for (at, column) in table.columns.iter().enumerate() {
-            let Some(entry) = self.entries.get(at).copied().flatten().filter(|entry| entry.dirty) else { continue };
+            let Some(entry) = self.clock.entries.get(at).copied().flatten().filter(|entry| entry.dirty) else {
+                continue;
+            };
             let value = self.values.get(at).copied().flatten().or_else(|| self.stored_value(at));
             session.weigh(entry.db_version, head + column.name.len() + value.map_or(0, length));
         }
         Ok(())
     }
 
-    fn write_row(&self, session: &mut Session<'_, '_, '_>, table: &Table) -> Result<()> {
+    /// Writes the row; returns how many rows that came to.
+    fn write_row(&self, session: &mut Session<'_, '_, '_>, table: &Table) -> Result<u64> {
         let refused = |error| Error::of_row_write(&table.name, error);
         let key = || self.key.iter();
+        let mut written = 0;
         if self.delete {
             let statement = session.statements.get(&table.sql.delete_row)?;
             bind_all(statement, 1, key())?;
-            statement.raw_execute().map_err(refused)?;
+            written += statement.raw_execute().map_err(refused)?;
         }
         let set: Vec<usize> =
             (0..self.values.len()).filter(|at| matches!(self.values.get(*at), Some(Some(_)))).collect();
         if set.is_empty() && !self.create {
-            return Ok(());
+            return Ok(written as u64);
         }
         let values = || self.values.iter().flatten().copied();
         let sql = table.set(&set);
         if self.was_alive && !self.delete && !set.is_empty() {
             let statement = session.statements.get(&sql.update)?;
             bind_all(statement, 1, key().chain(values()))?;
-            if statement.raw_execute().map_err(refused)? > 0 {
-                return Ok(());
+            written += statement.raw_execute().map_err(refused)?;
+            if written > 0 {
+                return Ok(written as u64);
             }
         }
         let statement = session.statements.get(&sql.upsert)?;
         bind_all(statement, 1, key().chain(values()))?;
-        statement.raw_execute().map_err(refused)?;
-        Ok(())
+        written += statement.raw_execute().map_err(refused)?;
+        Ok(written as u64)
     }
 
     /// Gives the row a lookaside key. It may have got one meanwhile: a trigger of the application's can merge, too.
@@ -94,12 +104,12 @@ impl RowState<'_> {
     }
 
     fn write_entries(&self, session: &mut Session<'_, '_, '_>, table: &Table, key: i64) -> Result<()> {
-        if self.delete && self.lookaside.is_some() {
+        if self.delete && self.clock.lookaside.is_some() {
             session.statements.get(&table.sql.delete_entries)?.execute([key])?;
         }
-        let columns = table.columns.iter().zip(&self.entries);
+        let columns = table.columns.iter().zip(&self.clock.entries);
         let columns = columns.filter_map(|(column, entry)| Some((column.name.as_str(), (*entry)?)));
-        let sentinel = self.sentinel.map(|entry| (SENTINEL, entry));
+        let sentinel = self.clock.sentinel.map(|entry| (SENTINEL, entry));
         let mut new: Vec<Row<'_>> = Vec::new();
         for (name, entry) in sentinel.into_iter().chain(columns).filter(|(_, entry)| entry.dirty) {
             let ordinal = match entry.author {

@@ -169,23 +169,15 @@ impl Site {
         }
     }
 
+    /// Inserts changes, given as lines, into `crsql_changes` by one statement.
+    pub(crate) fn merge_at_once(&self, lines: &[String]) {
+        let rows: Vec<String> = lines.iter().map(|line| sql_row(line)).collect();
+        self.run(&format!("INSERT INTO crsql_changes VALUES {}", rows.join(", ")));
+    }
+
     /// Like `merge`, but hands back the error.
     pub(crate) fn try_merge(&self, line: &str) -> rusqlite::Result<()> {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [table, pk, cid, val, col_version, db_version, author, cl, seq] = fields[..] else {
-            panic!("not nine fields: {line}");
-        };
-        let author = match author {
-            "NULL" => "NULL".to_owned(),
-            "own" => "crsql_site_id()".to_owned(),
-            "empty" => "x''".to_owned(),
-            bytes if bytes.starts_with("zeroblob") => bytes.to_owned(),
-            name => format!("x'{}'", hex(site(name).as_bytes())),
-        };
-        self.try_run(&format!(
-            "INSERT INTO crsql_changes VALUES
-             ('{table}', x'{pk}', '{cid}', {val}, {col_version}, {db_version}, {author}, {cl}, {seq})"
-        ))
+        self.try_run(&format!("INSERT INTO crsql_changes VALUES {}", sql_row(line)))
     }
 
     /// The changes newer than `since` whose author is not `exclude`, as a peer selects them.
@@ -377,6 +369,22 @@ pub(crate) fn changeset(lines: &str) -> Vec<OwnedChange> {
 pub(crate) fn canonical(mut lines: Vec<String>) -> Vec<String> {
     lines.sort_by(|a, b| (position(a), a).cmp(&(position(b), b)));
     lines
+}
+
+/// A change, given as a line, as a row of VALUES.
+fn sql_row(line: &str) -> String {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [table, pk, cid, val, col_version, db_version, author, cl, seq] = fields[..] else {
+        panic!("not nine fields: {line}");
+    };
+    let author = match author {
+        "NULL" => "NULL".to_owned(),
+        "own" => "crsql_site_id()".to_owned(),
+        "empty" => "x''".to_owned(),
+        bytes if bytes.starts_with("zeroblob") => bytes.to_owned(),
+        name => format!("x'{}'", hex(site(name).as_bytes())),
+    };
+    format!("('{table}', x'{pk}', '{cid}', {val}, {col_version}, {db_version}, {author}, {cl}, {seq})")
 }
 
 /// A value as an SQL literal; the ids of named sites by their names.
