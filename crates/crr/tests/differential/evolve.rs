@@ -83,12 +83,14 @@ impl Alteration<'_> {
 
     fn rename_column(&mut self) {
         let Some(name) = self.loose_column() else { return };
-        let new = self.table.new_column(self.random).name;
-        self.push(format!("ALTER TABLE {} RENAME COLUMN {} TO {}", self.name(), identifier(&name), identifier(&new)));
+        let kind = self.table.columns.iter().find(|column| column.name == name).map(|column| column.kind);
+        let free = self.table.free_names().into_iter().find(|(_, free)| Some(*free) == kind);
+        let Some((new, _)) = free else { return };
+        self.push(format!("ALTER TABLE {} RENAME COLUMN {} TO {}", self.name(), identifier(&name), identifier(new)));
         for column in self.table.columns.iter_mut().filter(|column| column.name == name) {
-            column.name.clone_from(&new);
+            new.clone_into(&mut column.name);
             // In its CHECK constraint.
-            column.declared = column.declared.replace(&identifier(&name), &identifier(&new));
+            column.declared = column.declared.replace(&identifier(&name), &identifier(new));
         }
     }
 

@@ -76,7 +76,7 @@ impl Generator {
             }
             return;
         }
-        let filled = self.random.chance(25);
+        let [filled, counted] = [25, 20].map(|percent| self.random.chance(percent));
         for site in 0..SITES {
             for table in self.sites[site].clone() {
                 let mut statements = table.create();
@@ -84,6 +84,9 @@ impl Generator {
                     statements.push(Statement { random: &mut self.random, table: &table }.insert());
                 }
                 statements.push(table.as_crr());
+                if counted {
+                    statements.push(table.count_insertions());
+                }
                 self.push(site, Action::Define(statements));
             }
         }

@@ -268,10 +268,9 @@ impl Play<'_> {
                 self.same_answer(&change.sql, ours, other)?;
             }
         }
-        for (change, answer) in changes.iter().zip(&other) {
-            if answer.is_err() {
-                self.run(site, &[mend::take_version(change.db_version)])?;
-            }
+        let failed = changes.iter().zip(&other).filter(|(_, answer)| answer.is_err());
+        if let Some(newest) = failed.map(|(change, _)| change.db_version).max() {
+            self.run(site, &[mend::take_version(newest)])?;
         }
         let after = self.impacted(site);
         if other.iter().all(Result::is_ok) {

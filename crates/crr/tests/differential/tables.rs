@@ -39,9 +39,23 @@ pub(crate) struct Table {
 
 /// The reference can't back-fill tables whose names need quotes (D12).
 const TABLE_NAMES: [&str; 4] = ["t", "Items", "größe", "T_2"];
-/// Nor columns with quotes in their names (D12).
+/// Nor columns with quotes in their names (D12), here and below.
 const KEY_NAMES: [&str; 5] = ["id", "Key", "k 2", "order", "clé"];
-const COLUMN_NAMES: [&str; 8] = ["b", "c", "Name", "my col", "select", "naïve", "1st", "a.b"];
+/// Each is of one kind at all sites: the reference compares a value as it comes from a column of another kind (D25).
+const COLUMN_NAMES: [(&str, Kind); 12] = [
+    ("b", Kind::Untyped),
+    ("c", Kind::Untyped),
+    ("n", Kind::Integer),
+    ("select", Kind::Integer),
+    ("r", Kind::Real),
+    ("naïve", Kind::Real),
+    ("Name", Kind::Text),
+    ("a.b", Kind::Text),
+    ("1st", Kind::Blob),
+    ("x-y", Kind::Blob),
+    ("my col", Kind::Numeric),
+    ("%", Kind::Numeric),
+];
 
 impl Table {
     /// A table with a name that none of `others` has.
@@ -96,10 +110,8 @@ impl Table {
 
     /// A column that the table doesn't have.
     pub(crate) fn new_column(&self, random: &mut Random) -> Column {
-        let names: Vec<&str> =
-            COLUMN_NAMES.into_iter().filter(|name| self.columns.iter().all(|column| column.name != *name)).collect();
-        let name = (*random.pick(&names)).to_owned();
-        let kind = Kind::random(random);
+        let (name, kind) = *random.pick(&self.free_names());
+        let name = name.to_owned();
         let mut declared = kind.declared(random);
         match random.below(10) {
             0..=4 => {}
@@ -109,6 +121,12 @@ impl Table {
             _ => declared += " COLLATE NOCASE",
         }
         Column { name, kind, declared }
+    }
+
+    /// Names that no column has.
+    pub(crate) fn free_names(&self) -> Vec<(&'static str, Kind)> {
+        let is_free = |name: &str| self.columns.iter().all(|column| column.name != name);
+        COLUMN_NAMES.into_iter().filter(|(name, _)| is_free(name)).collect()
     }
 
     pub(crate) fn columns_besides_key(&self) -> Vec<&Column> {
@@ -146,25 +164,25 @@ impl Table {
         self.computed_from.as_deref() == Some(column) || self.indexed.iter().any(|indexed| indexed == column)
     }
 
+    /// A trigger of the application's, which also runs during merges. It writes to a table that migrations leave alone.
+    pub(crate) fn count_insertions(&self) -> String {
+        format!(
+            "CREATE TRIGGER {} AFTER INSERT ON {} BEGIN
+                 INSERT INTO crsql_tracked_peers VALUES (CAST({} AS BLOB), 1, 0, 0, 0)
+                 ON CONFLICT DO UPDATE SET version = version + 1;
+             END",
+            identifier(&format!("{} counts", self.name)),
+            identifier(&self.name),
+            literal(&self.name)
+        )
+    }
+
     pub(crate) fn as_crr(&self) -> String {
         format!("SELECT crsql_as_crr({})", literal(&self.name))
     }
 }
 
 impl Kind {
-    pub(crate) fn random(random: &mut Random) -> Kind {
-        *random.pick(&[
-            Kind::Untyped,
-            Kind::Untyped,
-            Kind::Integer,
-            Kind::Real,
-            Kind::Text,
-            Kind::Text,
-            Kind::Blob,
-            Kind::Numeric,
-        ])
-    }
-
     fn declared(self, random: &mut Random) -> String {
         let types: &[&str] = match self {
             Kind::Untyped => &[""],
