@@ -131,6 +131,13 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// A room in memory has no file that could be an earlier one.
+    #[error("room {room} lives in memory: it has no file to fork")]
+    NoFile {
+        /// The room.
+        room: RoomName,
+    },
+
     /// The room's database is behind what its clients were shown: the file was replaced or went back in time.
     #[error("room {room} went back in time: its database ends at {stored}, but {shown} was shown to clients")]
     WentBack {
@@ -164,7 +171,7 @@ impl Error {
             }
             Self::TooManyRooms { .. } | Self::Busy { .. } => Close::try_again(&self.to_string()),
             Self::GoingAway => Close::going_away(),
-            Self::RoomName(_) | Self::NoSuchRoom { .. } => Close::policy(&self.to_string()),
+            Self::RoomName(_) | Self::NoSuchRoom { .. } | Self::NoFile { .. } => Close::policy(&self.to_string()),
             Self::Changeset { source, .. } => Close::policy(&format!("changes refused: {source}")),
             Self::Engine { source, .. } if source.is_busy() => Close::locked(),
             Self::Sqlite { source, .. } if is_locked(source) => Close::locked(),

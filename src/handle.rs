@@ -99,6 +99,23 @@ impl SyncHandle {
         room.write(job).await
     }
 
+    /// Tells that a room's file is an earlier one than its clients knew: a backup that was restored, or copied back by hand.
+    ///
+    /// The room's database becomes another site; which one it was, and up to where, is remembered in it. Connected clients are
+    /// closed (1001) and come back. Clients that have seen more than the file has bring it back, and get what is new in the
+    /// file; nobody downloads again what it has. Without this, clients that have seen later db_versions than the file has would
+    /// miss what is written under the same ones.
+    ///
+    /// Replace the file while the room is closed (the server is stopped, or nobody is connected and `room_idle` has passed), and
+    /// call this before the first client connects.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchRoom`], [`Error::NoFile`] if the room lives in memory, or a failure to open the room.
+    pub async fn fork(&self, room: &str) -> Result<(), Error> {
+        self.hub.rooms().fork(&self.name(room)?).await
+    }
+
     /// The rooms that are open now. Rooms without clients are closed after a while; their files stay.
     #[must_use]
     pub fn rooms(&self) -> Vec<RoomStatus> {

@@ -23,6 +23,11 @@ impl Close {
         Self::new(1002, reason)
     }
 
+    /// 1001: the room becomes another site.
+    pub(crate) fn forked() -> Self {
+        Self::new(1001, "the room's database was replaced: connect again")
+    }
+
     /// 1003: a frame of the other kind than the announce's.
     pub(crate) fn unsupported(reason: &str) -> Self {
         Self::new(1003, reason)

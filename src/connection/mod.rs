@@ -33,7 +33,7 @@ use self::discreet::Discreet;
 use self::inbound::Inbound;
 pub(crate) use self::intake::IntakeBudget;
 use self::liveness::{Liveness, Watched};
-use self::outbound::{Command, Outbound};
+use self::outbound::{Command, Cursor, Outbound};
 use crate::auth::{Access, Grant};
 use crate::config::SyncConfig;
 use crate::hub::{Admission, Hub};
@@ -248,15 +248,18 @@ async fn start_streaming(session: &Session<'_>) -> Result<StartStreaming, End> {
 }
 
 /// How far the client has seen this room's changes.
-fn seen(room: &Room, presence: &AnnouncePresence) -> Position {
+fn seen(room: &Room, presence: &AnnouncePresence) -> Cursor {
     let announced = presence.last_seens.iter().find(|(site, _)| *site == room.site());
-    let seen = announced.map_or(Position::START, |(_, position)| *position);
+    let Some((_, seen)) = announced else {
+        // The client takes changes of a site that it doesn't know from the beginning on, wherever they begin.
+        return Cursor { read: room.lineage().seen(&presence.last_seens).unwrap_or(0), sent: Position::START };
+    };
     if seen.db_version > room.now() {
         // The file went back in time, or the client made it up. Either way it gets everything, and misses nothing.
         tracing::warn!(claimed = seen.db_version, now = room.now(), "client claims to have seen more than there is");
-        return Position::START;
+        return Cursor::at(Position::START);
     }
-    seen.max(Position::START)
+    Cursor::at((*seen).max(Position::START))
 }
 
 /// Sends the close and gives the peer a moment to answer it, so that it sees the code and not a broken connection. Whether there

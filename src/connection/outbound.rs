@@ -33,6 +33,8 @@ pub(super) struct Outbound<'a, S> {
     sink: &'a mut S,
     session: &'a Session<'a>,
     commands: mpsc::Receiver<Command>,
+    /// Where the client was when it announced itself.
+    begin: Cursor,
     cursor: Cursor,
     timers: Timers,
     rewinds: Backoff<Position>,
@@ -40,15 +42,15 @@ pub(super) struct Outbound<'a, S> {
 
 /// How far a connection is in the room's changes.
 #[derive(Debug, Clone, Copy)]
-struct Cursor {
-    /// Everything up to this db_version was sent, or was the client's own.
-    read: i64,
+pub(super) struct Cursor {
+    /// Everything up to this db_version was sent, or was the client's own, or was seen when the room was another site.
+    pub(super) read: i64,
     /// The position that the last message took the client to. The client's own changes move `read` over it.
-    sent: Position,
+    pub(super) sent: Position,
 }
 
 impl Cursor {
-    fn at(position: Position) -> Self {
+    pub(super) fn at(position: Position) -> Self {
         Self { read: position.db_version, sent: position }
     }
 }
@@ -88,18 +90,19 @@ impl<'a, S> Outbound<'a, S>
 where
     S: Sink<WsMessage, Error = WsError> + Unpin,
 {
-    /// The sending half for a client that has seen the room's changes up to `seen`.
+    /// The sending half for a client that is at `begin`.
     pub(super) fn new(
         sink: &'a mut S,
         session: &'a Session<'a>,
         commands: mpsc::Receiver<Command>,
-        seen: Position,
+        begin: Cursor,
     ) -> Self {
         Self {
             sink,
             session,
             commands,
-            cursor: Cursor::at(seen),
+            begin,
+            cursor: begin,
             timers: Timers::new(session.config),
             rewinds: Backoff::new(REWIND_DELAYS.0, REWIND_DELAYS.1),
         }
@@ -194,7 +197,7 @@ where
             ?delay,
             "client asks for changes again"
         );
-        self.cursor = Cursor::at(position);
+        self.cursor = if position == self.begin.sent { self.begin } else { Cursor::at(position) };
         self.timers.pause(delay);
     }
 

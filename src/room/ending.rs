@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use tokio_util::sync::CancellationToken;
 
-use super::RoomName;
+use super::{Origin, RoomName};
 use crate::connection::Close;
 use crate::error::Error;
 
@@ -13,17 +13,22 @@ use crate::error::Error;
 pub(crate) struct Ending {
     room: RoomName,
     reason: OnceLock<Close>,
+    /// Whether the file is behind what clients were shown.
+    went_back: OnceLock<()>,
     token: CancellationToken,
 }
 
 impl Ending {
     pub(crate) fn new(room: RoomName) -> Self {
-        Self { room, reason: OnceLock::new(), token: CancellationToken::new() }
+        Self { room, reason: OnceLock::new(), went_back: OnceLock::new(), token: CancellationToken::new() }
     }
 
     /// Ends the room because it can't go on. The next client that asks for it opens it anew.
     pub(crate) fn fail(&self, error: &Error) {
         tracing::error!(room = %self.room, %error, "room failed");
+        if let Error::WentBack { .. } = error {
+            self.went_back.get_or_init(|| ());
+        }
         self.end(error.close());
     }
 
@@ -37,6 +42,11 @@ impl Ending {
     /// Whether the room has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.token.is_cancelled()
+    }
+
+    /// What the file is to whoever opens it next.
+    pub(crate) fn origin(&self) -> Origin {
+        if self.went_back.get().is_some() { Origin::Earlier } else { Origin::Same }
     }
 
     /// Waits for the end, and says how connections close.

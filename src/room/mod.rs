@@ -14,6 +14,7 @@ mod ending;
 mod feed;
 mod frame;
 mod large;
+mod lineage;
 mod migration;
 mod name;
 mod refused_schemas;
@@ -33,6 +34,8 @@ pub(crate) use self::database::Location;
 pub(crate) use self::ending::Ending;
 pub(crate) use self::feed::Pull;
 pub(crate) use self::frame::{Frame, Selection};
+use self::lineage::Lineage;
+pub(crate) use self::lineage::Origin;
 pub use self::name::{RoomName, RoomNameError};
 pub(crate) use self::registry::{Lease, Registry};
 pub use self::schema::SchemaName;
@@ -54,6 +57,7 @@ use crate::error::Error;
 pub(crate) struct Room {
     name: RoomName,
     site: wire::SiteId,
+    lineage: Lineage,
     /// Changes when the room is migrated.
     schema: watch::Sender<StoredSchema>,
     feed: Arc<Feed>,
@@ -92,13 +96,14 @@ impl Room {
         location: &Location,
         config: &SyncConfig,
         purpose: &Purpose,
+        origin: Origin,
         observer: Arc<Observer>,
     ) -> Result<Arc<Self>, Error> {
         let resident = prepare(name, location, config, purpose).await?;
         let conn = WriteConnection::open(name, location, config.busy_timeout()).await?;
         let opened = {
             let (name, config, purpose) = (name.clone(), config.clone(), purpose.clone());
-            conn.run(move |conn| Opened::read(conn, &name, &config, &purpose, resident)).await?
+            conn.run(move |conn| Opened::read(conn, &name, &config, &purpose, origin, resident)).await?
         };
         let opened = match opened {
             Ok(opened) => opened,
@@ -120,6 +125,7 @@ impl Room {
         Ok(Arc::new(Self {
             name: name.clone(),
             site: opened.site,
+            lineage: opened.lineage,
             schema,
             feed,
             queue,
@@ -139,6 +145,11 @@ impl Room {
     /// The site id of the room's database, which clients know the server by.
     pub(crate) fn site(&self) -> wire::SiteId {
         self.site
+    }
+
+    /// The sites that the database was before.
+    pub(crate) fn lineage(&self) -> &Lineage {
+        &self.lineage
     }
 
     /// Whether the room outlives its being open.
@@ -280,6 +291,7 @@ impl Drop for Connected {
 /// What is known of a database that was just opened.
 struct Opened {
     site: wire::SiteId,
+    lineage: Lineage,
     schema: StoredSchema,
     now: i64,
 }
@@ -290,11 +302,21 @@ impl Opened {
         room: &RoomName,
         config: &SyncConfig,
         purpose: &Purpose,
+        origin: Origin,
         resident: Option<ResidentSchema>,
     ) -> Result<Self, Error> {
         let sqlite = |error| Error::sqlite(room, error);
         let engine = |error| Error::engine(room, error);
-        let schema = match StoredSchema::read(conn).map_err(sqlite)? {
+        let stored = StoredSchema::read(conn).map_err(sqlite)?;
+        // Before anything else is written. A room that is created now was never known.
+        if origin == Origin::Earlier && stored.is_some() {
+            let fork = lineage::fork(conn).map_err(engine)?;
+            tracing::warn!(
+                room = %room, former = %fork.former, site = %fork.site, db_version = fork.db_version,
+                "the room's database is an earlier one than its clients knew: it has become another site"
+            );
+        }
+        let schema = match stored {
             Some(stored) => match purpose {
                 Purpose::Client(wanted) if stored.is_other_version_of(wanted) => {
                     let resident = ResidentSchema::read_version(config.schema_folder(), wanted)?;
@@ -324,9 +346,10 @@ impl Opened {
         let crr = crr::Crr::of(conn).map_err(engine)?;
         let now = crr.stored_db_version().map_err(engine)?;
         let site = convert::wire_site(crr.site_id().map_err(engine)?);
+        let lineage = Lineage::read(conn).map_err(sqlite)?;
         // What another process left in the log may not be synced yet; a checkpoint syncs it before it is shown.
         conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(sqlite)?;
-        Ok(Self { site, schema, now })
+        Ok(Self { site, lineage, schema, now })
     }
 }
 

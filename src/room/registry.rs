@@ -9,9 +9,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::refused_schemas::RefusedSchemas;
-use super::{Location, Purpose, Room, RoomName};
+use super::{Location, Origin, Purpose, Room, RoomName};
 use crate::applied::Observer;
 use crate::config::SyncConfig;
+use crate::connection::Close;
 use crate::error::Error;
 
 /// Rooms that a shutdown closes at a time: each waits for the disk, not for the processor.
@@ -124,27 +125,59 @@ impl Registry {
         loop {
             let slot = self.slot(name)?;
             let mut state = slot.lock().await;
+            let mut origin = Origin::Same;
             if let State::Open(open) = &*state {
                 if !open.room.ending().has_ended() {
                     open.room.admit(purpose, &self.config).await?;
                     return Ok(Lease::new(open));
                 }
                 // It failed. Its connections are leaving by themselves; the next open tries again.
+                origin = open.room.ending().origin();
                 open.room.close().await;
                 *state = State::Vacant;
             }
             if matches!(*state, State::Vacant) {
-                let opened = self.open(name, purpose).await;
-                if opened.is_err() {
-                    self.retire(name, &mut state);
-                }
-                let open = opened?;
-                let lease = Lease::new(&open);
-                tokio::spawn(self.clone().close_when_idle(open.room.clone(), open.usage.subscribe()));
-                *state = State::Open(open);
-                return Ok(lease);
+                return self.open_in(&mut state, name, purpose, origin).await;
             }
         }
+    }
+
+    /// Closes the room if it is open, and opens it as another site.
+    pub(crate) async fn fork(self: &Arc<Self>, name: &RoomName) -> Result<(), Error> {
+        if self.location(name) == Location::Memory {
+            return Err(Error::NoFile { room: name.clone() });
+        }
+        loop {
+            let slot = self.slot(name)?;
+            let mut state = slot.lock().await;
+            if let State::Open(open) = &*state {
+                open.room.ending().end(Close::forked());
+                open.room.close().await;
+                *state = State::Vacant;
+            }
+            if matches!(*state, State::Vacant) {
+                return self.open_in(&mut state, name, &Purpose::Existing, Origin::Earlier).await.map(drop);
+            }
+        }
+    }
+
+    /// Opens a room in its slot, whose lock is held.
+    async fn open_in(
+        self: &Arc<Self>,
+        state: &mut State,
+        name: &RoomName,
+        purpose: &Purpose,
+        origin: Origin,
+    ) -> Result<Lease, Error> {
+        let opened = self.open(name, purpose, origin).await;
+        if opened.is_err() {
+            self.retire(name, state);
+        }
+        let open = opened?;
+        let lease = Lease::new(&open);
+        tokio::spawn(self.clone().close_when_idle(open.room.clone(), open.usage.subscribe()));
+        *state = State::Open(open);
+        Ok(lease)
     }
 
     /// The rooms that are open now, but for those that are being opened or closed.
@@ -170,9 +203,10 @@ impl Registry {
         stream::iter(slots.into_values()).for_each_concurrent(CLOSING_AT_ONCE, close).await;
     }
 
-    async fn open(&self, name: &RoomName, purpose: &Purpose) -> Result<Open, Error> {
+    async fn open(&self, name: &RoomName, purpose: &Purpose, origin: Origin) -> Result<Open, Error> {
         let place = self.place().await?;
-        let room = Room::open(name, &self.location(name), &self.config, purpose, self.observer.clone()).await?;
+        let location = self.location(name);
+        let room = Room::open(name, &location, &self.config, purpose, origin, self.observer.clone()).await?;
         let usage = Usage { users: 0, left: Instant::now() };
         Ok(Open { room, usage: watch::Sender::new(usage), _place: place })
     }

@@ -8,6 +8,7 @@ mod convergence;
 mod durability;
 #[allow(dead_code, unused_imports, reason = "shared with the tests in `tests/stacks`, and neither uses all of it")]
 mod fixture;
+mod forking;
 mod gaps;
 mod migration;
 mod numbers;

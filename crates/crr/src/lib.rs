@@ -302,6 +302,22 @@ impl<'c> Crr<'c> {
         self.engine.site_id()
     }
 
+    /// Makes this database a new site, with a random id, which is returned. Its rows and versions stay; what it wrote itself
+    /// counts as the new site's.
+    ///
+    /// A copy of a database has the id of the original, and its file is that of an earlier moment. If both are written to, both
+    /// use the same versions for different changes, and peers that have seen the one's skip the other's. So a copy that is to
+    /// be written to, or a backup that takes the place of the original, takes a new id first.
+    ///
+    /// Inside a transaction, the id is the new one once it is committed.
+    ///
+    /// # Errors
+    ///
+    /// If SQLite can't write.
+    pub fn take_new_site_id(&self) -> Result<SiteId> {
+        self.engine.take_new_site_id()
+    }
+
     /// The version of this database; inside a transaction, the one before it. Counts a version that was taken by a
     /// transaction which then wrote no change, until the next commit: to follow changes, go by
     /// [`stored_db_version`](Self::stored_db_version).

@@ -83,14 +83,19 @@ fn set_up(conn: &Connection) -> Result<()> {
         conn.execute_batch(SITE_IDS)?;
     }
     if !has_own_site_id(conn)? {
-        // A random id in the layout of a version 4 UUID (RFC 9562 §5.4).
-        let mut id: [u8; 16] = conn.query_row("SELECT randomblob(16)", [], |row| row.get(0))?;
-        let [_, _, _, _, _, _, version, _, variant, ..] = &mut id;
-        *version = *version & 0x0f | 0x40;
-        *variant = *variant & 0x3f | 0x80;
+        let id = random_site_id(conn)?;
         conn.execute("INSERT INTO main.crsql_site_id (site_id, ordinal) VALUES (?1, 0)", [id.as_slice()])?;
     }
     Ok(())
+}
+
+/// A random id in the layout of a version 4 UUID (RFC 9562 §5.4).
+fn random_site_id(conn: &Connection) -> Result<[u8; 16]> {
+    let mut id: [u8; 16] = conn.query_row("SELECT randomblob(16)", [], |row| row.get(0))?;
+    let [_, _, _, _, _, _, version, _, variant, ..] = &mut id;
+    *version = *version & 0x0f | 0x40;
+    *variant = *variant & 0x3f | 0x80;
+    Ok(id)
 }
 
 fn table_exists(conn: &Connection, name: &str) -> Result<bool> {
@@ -110,12 +115,28 @@ fn has_own_site_id(conn: &Connection) -> Result<bool> {
     Ok(conn.prepare("SELECT 1 FROM main.crsql_site_id WHERE ordinal = 0")?.exists([])?)
 }
 
+const NO_SITE_ID: Error = Error::DamagedFile { reason: "it has no site id of its own" };
+
 impl Engine {
+    /// Makes this database another site than it was.
+    pub(crate) fn take_new_site_id(&self) -> Result<SiteId> {
+        let id = random_site_id(self.db())?;
+        let replaced =
+            self.db().execute("UPDATE main.crsql_site_id SET site_id = ?1 WHERE ordinal = 0", [id.as_slice()])?;
+        if replaced == 0 {
+            return Err(NO_SITE_ID);
+        }
+        // What the id that it had stood for.
+        self.authors.forget();
+        self.last_row.forget();
+        Ok(SiteId::from_bytes(id))
+    }
+
     /// The id of this database, as the file has it.
     pub(crate) fn site_id(&self) -> Result<SiteId> {
         let mut statement = self.db().prepare_cached("SELECT site_id FROM main.crsql_site_id WHERE ordinal = 0")?;
         let mut rows = statement.query([])?;
-        let row = rows.next()?.ok_or(Error::DamagedFile { reason: "it has no site id of its own" })?;
+        let row = rows.next()?.ok_or(NO_SITE_ID)?;
         row.get_ref(0)?
             .as_blob()
             .ok()

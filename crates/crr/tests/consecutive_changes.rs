@@ -69,15 +69,16 @@ impl Step {
 }
 
 fn merge_natively(copy: &Site, line: &str) -> bool {
-    let savepoint = if copy.conn.is_autocommit() { "BEGIN" } else { "SAVEPOINT of_the_merge" };
+    // A statement that inserts into `crsql_changes` writes, whether its change wins or not.
+    let savepoint = if copy.conn.is_autocommit() { "BEGIN IMMEDIATE" } else { "SAVEPOINT of_the_merge" };
     copy.run(savepoint);
     let changes = changeset(line);
     let mut merge = Merge::new(&copy.conn, MergeOptions::default()).unwrap();
     let merged = merge.changeset(changes.iter().map(OwnedChange::borrowed)).is_ok();
     drop(merge);
     match (savepoint, merged) {
-        ("BEGIN", true) => copy.run("COMMIT"),
-        ("BEGIN", false) => copy.run("ROLLBACK"),
+        ("BEGIN IMMEDIATE", true) => copy.run("COMMIT"),
+        ("BEGIN IMMEDIATE", false) => copy.run("ROLLBACK"),
         (_, true) => copy.run("RELEASE of_the_merge"),
         (_, false) => copy.run("ROLLBACK TO of_the_merge; RELEASE of_the_merge"),
     }

@@ -278,3 +278,42 @@ fn a_read_only_file_that_is_new_or_old_is_refused() {
         assert!(crr::load(&conn).is_err(), "{path:?}");
     }
 }
+
+#[test]
+fn a_copy_takes_a_new_site_id_and_keeps_its_rows_and_versions() {
+    let conn = Connection::open_in_memory().unwrap();
+    let crr = crr::load(&conn).unwrap();
+    conn.execute_batch("CREATE TABLE foo (a PRIMARY KEY NOT NULL, b); SELECT crsql_as_crr('foo')").unwrap();
+    conn.execute_batch("INSERT INTO foo VALUES (1, 2)").unwrap();
+    let change = |author: crr::SiteId, key: u8| {
+        let sql = "INSERT INTO crsql_changes VALUES ('foo', ?1, 'b', 5, 1, 1, ?2, 1, 0)";
+        conn.execute(sql, (vec![1, 9, key], author.as_bytes())).unwrap();
+    };
+    let author = |key: i64| -> Vec<u8> {
+        let sql = "SELECT site_id FROM crsql_changes WHERE pk = crsql_pack_columns(?1)";
+        conn.query_row(sql, [key], |row| row.get(0)).unwrap()
+    };
+    let former = crr.site_id().unwrap();
+    conn.execute_batch("BEGIN").unwrap();
+    change(former, 2);
+    let new = crr.take_new_site_id().unwrap();
+    // What others still have of the former site is not the new one's.
+    change(former, 3);
+    conn.execute_batch("COMMIT").unwrap();
+
+    assert_ne!(new, former);
+    assert_eq!(crr.site_id().unwrap(), new);
+    assert_eq!([author(1), author(2), author(3)], [new, new, former].map(|site| site.as_bytes().to_vec()));
+    assert_eq!(crr.db_version().unwrap(), 2);
+}
+
+#[test]
+fn a_new_site_id_that_is_rolled_back_is_none() {
+    let conn = Connection::open_in_memory().unwrap();
+    let crr = crr::load(&conn).unwrap();
+    let former = crr.site_id().unwrap();
+    conn.execute_batch("BEGIN").unwrap();
+    crr.take_new_site_id().unwrap();
+    conn.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(crr.site_id().unwrap(), former);
+}

@@ -47,6 +47,13 @@ pub(crate) struct Authors {
     added_at: Cell<Option<u32>>,
 }
 
+impl Authors {
+    /// Ordinals may stand for other sites now.
+    pub(crate) fn forget(&self) {
+        self.found.take();
+    }
+}
+
 /// An author whose ordinal was there when the transaction under way began: no savepoint takes it back.
 #[derive(Clone, Copy, Debug)]
 struct Found {

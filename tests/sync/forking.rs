@@ -1,0 +1,129 @@
+//! Files that are earlier than what clients have seen: the room becomes another site, and nobody misses or repeats anything.
+
+use std::time::Duration;
+
+use tower_sqlite_sync::Error;
+use tower_sqlite_sync_wire::{Position, SiteId, Value};
+
+use crate::fixture::{Client, ClientOptions, Replica, Server, cell, cells, last_version, until};
+
+/// A server whose room `r` had its file copied back after its clients had seen two more db_versions.
+struct Restored {
+    server: Server,
+    former: SiteId,
+    /// The last db_version in the file.
+    stored: i64,
+    /// The last one that clients had seen.
+    shown: i64,
+}
+
+async fn restored() -> Restored {
+    let server = Server::start().await;
+    let mut writer = Client::join(&server, "r", 1).await;
+    let mut reader = Client::join(&server, "r", 2).await;
+    writer.push(0, &[cell(1, "b", Value::Integer(1), 1)]).await;
+    let stored = last_version(&reader.changes().await);
+    let former = reader.server;
+    server.rooms.shutdown().await;
+    std::fs::copy(server.file("r"), server.file("copy")).unwrap();
+
+    let server = server.restart().await;
+    let mut writer = Client::join(&server, "r", 1).await;
+    let mut reader = Client::join(&server, "r", 2).await;
+    writer.push(1, &[cell(2, "b", Value::Integer(2), 2)]).await;
+    writer.push(2, &[cell(3, "b", Value::Integer(3), 3)]).await;
+    assert_eq!(reader.gather(3).await.len(), 3);
+    let shown = server.rooms.rooms()[0].db_version;
+    server.rooms.shutdown().await;
+    std::fs::copy(server.file("copy"), server.file("r")).unwrap();
+
+    let server = server.restart().await;
+    server.rooms.fork("r").await.unwrap();
+    Restored { server, former, stored, shown }
+}
+
+#[tokio::test]
+async fn a_client_that_has_seen_more_than_the_restored_file_gets_what_is_new_in_it_and_nothing_else() {
+    let Restored { server, former, stored, shown } = restored().await;
+    assert!(stored < shown);
+    let mut reader = Client::connect_with(server.address, "r", 2, ClientOptions::default()).await;
+    reader.announce(&[(former, shown)]).await;
+    let start = reader.start_streaming().await;
+    assert_ne!(start.exclude_sites, [former], "the room is another site");
+
+    // Under the db_version that the reader has passed at the former site.
+    let mut writer = Client::join(&server, "r", 1).await;
+    writer.push(1, &[cell(4, "b", Value::Integer(4), 2)]).await;
+    let changes = reader.changes().await;
+    assert_eq!((changes.since, changes.sender), (Position::START, start.exclude_sites[0]));
+    assert_eq!(cells(&changes), ["4.b=4"]);
+}
+
+#[tokio::test]
+async fn what_the_file_has_lost_comes_back_from_a_client_that_has_seen_it() {
+    let Restored { server, former, shown, .. } = restored().await;
+    let mut reader = Client::connect_with(server.address, "r", 2, ClientOptions::default()).await;
+    reader.announce(&[(former, shown)]).await;
+    let start = reader.start_streaming().await;
+    assert_eq!(start.since, Position::START, "the file has nothing of this client");
+    assert!(!start.exclude_sites.contains(&former), "what it got from the former site is asked for, too");
+}
+
+#[tokio::test]
+async fn replicas_of_a_restored_room_converge() {
+    let server = Server::start().await;
+    let (mut a, mut b) = (Replica::new(1), Replica::new(2));
+    settle(&server, [&mut a, &mut b], "INSERT INTO foo VALUES (1, 'kept')", 1).await;
+    server.rooms.shutdown().await;
+    std::fs::copy(server.file("r"), server.file("copy")).unwrap();
+    let server = server.restart().await;
+    settle(&server, [&mut a, &mut b], "INSERT INTO foo VALUES (2, 'lost')", 2).await;
+    server.rooms.shutdown().await;
+    std::fs::copy(server.file("copy"), server.file("r")).unwrap();
+    let server = server.restart().await;
+    server.rooms.fork("r").await.unwrap();
+    settle(&server, [&mut a, &mut b], "INSERT INTO foo VALUES (3, 'new')", 3).await;
+}
+
+/// The first replica writes; both are connected until they and the server have so many rows.
+async fn settle(server: &Server, replicas: [&mut Replica; 2], sql: &str, rows: i64) {
+    let [writer, reader] = replicas;
+    for replica in [&mut *writer, &mut *reader] {
+        replica.reload();
+        replica.connect(server.address, "r").await;
+    }
+    writer.conn.execute_batch(sql).unwrap();
+    let count =
+        |replica: &Replica| replica.conn.query_row("SELECT count(*) FROM foo", [], |row| row.get::<_, i64>(0)).unwrap();
+    until(&format!("both replicas to have {rows} rows"), async || {
+        for replica in [&mut *writer, &mut *reader] {
+            if let Ok(message) = tokio::time::timeout(Duration::from_millis(5), replica.receive()).await {
+                replica.handle(message, false).await;
+            }
+        }
+        count(writer) == rows && count(reader) == rows
+    })
+    .await;
+    let there = server.rows("r", "SELECT count(*) FROM foo").await;
+    assert_eq!(there, [rows.to_string()]);
+    writer.disconnect();
+    reader.disconnect();
+}
+
+#[tokio::test]
+async fn connected_clients_are_told_to_come_back() {
+    let server = Server::start().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    let former = client.server;
+    server.rooms.fork("r").await.unwrap();
+    assert_eq!(client.closed().await.0, 1001);
+    assert_ne!(Client::join(&server, "r", 1).await.server, former);
+}
+
+#[tokio::test]
+async fn only_a_room_with_a_file_can_fork() {
+    let server = Server::with(|config| config.with_memory(true)).await;
+    assert!(matches!(server.rooms.fork("r").await, Err(Error::NoFile { .. })));
+    let server = Server::start().await;
+    assert!(matches!(server.rooms.fork("r").await, Err(Error::NoSuchRoom { .. })));
+}
