@@ -34,6 +34,7 @@
 //!     }
 //! });
 //! let rooms = layer.handle(); // reads and writes rooms from server code, and shuts them down
+//! let layer = layer.on_applied(|applied| println!("{} changes in {}", applied.changes, applied.room));
 //! ```
 //!
 //! # Rooms, schemas, clients
