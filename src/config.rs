@@ -142,6 +142,9 @@ macro_rules! settings {
     };
 }
 
+#[cfg(test)]
+pub(crate) use settings;
+
 impl SyncConfig {
     /// The folder of the room databases: room `r` is the file `r` in it. Created when the first room is opened.
     #[must_use]
@@ -301,14 +304,14 @@ impl<'de> Deserialize<'de> for PathPattern {
 }
 
 /// Durations as numbers of seconds, which every configuration format can hold.
-mod seconds {
+pub(crate) mod seconds {
     use super::{Deserialize, Deserializer, Duration, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64(value.as_secs_f64())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }

@@ -98,6 +98,9 @@ mod handle;
 mod handshake;
 mod hub;
 mod layer;
+// In tests only, until rooms use it.
+#[cfg(test)]
+mod litefs;
 mod refusals;
 mod rejection;
 mod room;
@@ -112,6 +115,8 @@ pub use error::Error;
 pub use future::SyncFuture;
 pub use handle::{RoomStatus, SyncHandle};
 pub use layer::SyncLayer;
+#[cfg(test)]
+pub use litefs::{LiteFsConfig, LiteFsSecret, LiteFsSecretError};
 pub use room::{RoomName, RoomNameError, SchemaName};
 pub use service::SyncService;
 

@@ -1,0 +1,10 @@
+//! Several server processes that share a database folder which LiteFS replicates: one may write, the others forward.
+//!
+//! [`role`] says which one this is, [`position`] and [`position_watch`] how far its copy of a room has come.
+
+mod config;
+mod position;
+mod position_watch;
+mod role;
+
+pub use config::{LiteFsConfig, LiteFsSecret, LiteFsSecretError};
