@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::connection::Close;
+use crate::primary::{PrimaryUnavailable, Refusal};
 use crate::room::{RoomName, SchemaName};
 
 /// A failure of a room or of the layer.
@@ -131,6 +132,31 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// The room is written by another process: only that one can run the application's transactions.
+    #[error("room {room} is written by another process: write it there")]
+    NotPrimary {
+        /// The room.
+        room: RoomName,
+    },
+
+    /// The process that writes the room could not be reached for as long as `queue_wait`.
+    #[error("room {room}: {source}")]
+    PrimaryUnavailable {
+        /// The room.
+        room: RoomName,
+        /// Why.
+        source: PrimaryUnavailable,
+    },
+
+    /// The process that writes the room refused it.
+    #[error("room {room}: its primary refuses: {}", refusal.reason)]
+    RefusedByPrimary {
+        /// The room.
+        room: RoomName,
+        /// What clients are told.
+        refusal: Refusal,
+    },
+
     /// A room in memory has no file that could be an earlier one.
     #[error("room {room} lives in memory: it has no file to fork")]
     NoFile {
@@ -170,6 +196,10 @@ impl Error {
                 Close::schema(&format!("schema {schema} refused: {}", refusal(source)))
             }
             Self::TooManyRooms { .. } | Self::Busy { .. } => Close::try_again(&self.to_string()),
+            Self::NotPrimary { .. } | Self::PrimaryUnavailable { .. } => {
+                Close::try_again("the room's primary can't be reached: try again later")
+            }
+            Self::RefusedByPrimary { refusal, .. } => Close::as_the_primary(refusal),
             Self::GoingAway => Close::going_away(),
             Self::RoomName(_) | Self::NoSuchRoom { .. } | Self::NoFile { .. } => Close::policy(&self.to_string()),
             Self::Changeset { source, .. } => Close::policy(&format!("changes refused: {source}")),
@@ -182,6 +212,22 @@ impl Error {
             | Self::WentBack { .. }
             | Self::Panicked { .. } => Close::internal("the room's database failed; the server's log says why"),
         }
+    }
+
+    /// Whether a client with another schema would fare better.
+    pub(crate) fn is_about_the_schema(&self) -> bool {
+        matches!(
+            self,
+            Self::SchemaUnknown { .. }
+                | Self::SchemaNotResident { .. }
+                | Self::SchemaMismatch { .. }
+                | Self::SchemaRefused { .. }
+        )
+    }
+
+    /// Whether a changeset is to blame, and would fail again.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Changeset { .. } | Self::RefusedByPrimary { .. })
     }
 
     pub(crate) fn schema_refused(room: &RoomName, schema: &SchemaName, source: crr::Error) -> Self {

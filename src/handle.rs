@@ -7,7 +7,8 @@ use rusqlite::{Connection, Transaction};
 
 use crate::error::Error;
 use crate::hub::Hub;
-use crate::room::{Purpose, RoomName, SchemaName};
+use crate::primary::{Changeset, Opening, Verdict};
+use crate::room::{Purpose, RoomName, SchemaName, WantedSchema};
 
 /// Reads and writes rooms from server code, lists them, and shuts the layer down.
 ///
@@ -97,6 +98,47 @@ impl SyncHandle {
     ) -> Result<T, Error> {
         let room = self.hub.rooms().enter(&self.name(room)?, &Purpose::Existing).await?;
         room.write(job).await
+    }
+
+    /// Opens a room for clients with this version of a schema, as their announce does: it is created or migrated if need be.
+    ///
+    /// This, and [`apply`](Self::apply), is what a process offers whose rooms others have copies of; see
+    /// [`Primary`](crate::Primary).
+    ///
+    /// # Errors
+    ///
+    /// A bad room name, a limit, or a failure of the room: then it may be tried again later. A schema that the room can't have is
+    /// an [`Opening::Refused`].
+    pub async fn open_room(&self, room: &str, schema: &str, version: i64) -> Result<Opening, Error> {
+        let name = self.name(room)?;
+        let entered = async {
+            let wanted = WantedSchema { name: SchemaName::parse(schema)?, version };
+            self.hub.rooms().enter(&name, &Purpose::Client(wanted)).await
+        };
+        match entered.await {
+            Ok(room) if !room.is_written_here() => Err(Error::NotPrimary { room: name }),
+            Ok(_) => Ok(Opening::Opened),
+            Err(error) if error.is_about_the_schema() => Ok(Opening::Refused(error.close().to_refusal())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Applies changes of a client that is connected elsewhere, as if it were connected here: they wait their turn, are checked
+    /// against what the room has from the client, and are durable when this returns [`Verdict::Applied`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchRoom`], [`Error::NotPrimary`] if the room is a copy here as well, or a failure of the room: then the
+    /// changeset may be applied again later. What can never be applied is a [`Verdict::Refused`].
+    pub async fn apply(&self, room: &str, changeset: Changeset) -> Result<Verdict, Error> {
+        let room = self.hub.rooms().enter(&self.name(room)?, &Purpose::Existing).await?;
+        room.apply(changeset).await
+    }
+
+    /// Closes all open rooms and their connections (1001). Clients come back, and find the rooms where the
+    /// [`RoomStore`](crate::RoomStore) then says.
+    pub async fn reopen(&self) {
+        self.hub.rooms().reopen().await;
     }
 
     /// Tells that a room's file is an earlier one than its clients knew: a backup that was restored, or copied back by hand.

@@ -11,6 +11,7 @@ use crate::config::SyncConfig;
 use crate::connection::IntakeBudget;
 use crate::refusals::Refusals;
 use crate::room::Registry;
+use crate::store::{self, RoomStore};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -42,9 +43,16 @@ pub(crate) enum Refused {
 }
 
 impl Hub {
+    /// A hub with rooms where the configuration says.
     pub(crate) fn new(config: SyncConfig) -> Arc<Self> {
+        let store = store::configured(&config);
+        Self::with_store(config, store)
+    }
+
+    /// A hub with rooms where `store` says.
+    pub(crate) fn with_store(config: SyncConfig, store: Arc<dyn RoomStore>) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(config.max_connections().min(Semaphore::MAX_PERMITS)));
-        let rooms = Arc::new(Registry::new(config.clone()));
+        let rooms = Arc::new(Registry::new(config.clone(), store));
         // The largest message must be able to come.
         let intake = IntakeBudget::new(config.uploads_bytes().max(config.max_message_bytes()));
         Arc::new(Self {

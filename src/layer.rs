@@ -11,6 +11,7 @@ use crate::config::SyncConfig;
 use crate::handle::SyncHandle;
 use crate::hub::Hub;
 use crate::service::SyncService;
+use crate::store::RoomStore;
 use crate::upgrade::Entrance;
 
 /// Makes an HTTP server a sync hub.
@@ -62,6 +63,12 @@ impl SyncLayer {
     /// [`authorize`](Self::authorize) says otherwise.
     pub fn new(config: SyncConfig) -> Self {
         Self { entrance: Arc::new(Entrance { hub: Hub::new(config), hook: Hook::default() }) }
+    }
+
+    /// The same, with rooms where `store` says: `db_folder` and `memory` of the configuration don't count then.
+    pub fn with_store(config: SyncConfig, store: impl RoomStore) -> Self {
+        let hub = Hub::with_store(config, Arc::new(store));
+        Self { entrance: Arc::new(Entrance { hub, hook: Hook::default() }) }
     }
 
     /// The application's own way to the rooms: to read and write them, and to shut the layer down.

@@ -101,10 +101,12 @@ mod layer;
 // In tests only, until rooms use it.
 #[cfg(test)]
 mod litefs;
+mod primary;
 mod refusals;
 mod rejection;
 mod room;
 mod service;
+mod store;
 mod upgrade;
 
 pub use applied::AppliedChangeset;
@@ -117,8 +119,11 @@ pub use handle::{RoomStatus, SyncHandle};
 pub use layer::SyncLayer;
 #[cfg(test)]
 pub use litefs::{LiteFsConfig, LiteFsSecret, LiteFsSecretError};
+pub use primary::{Changeset, Opening, Primary, PrimaryFuture, PrimaryUnavailable, Refusal, Verdict};
 pub use room::{RoomName, RoomNameError, SchemaName};
 pub use service::SyncService;
+pub use store::{Epoch, Home, InMemory, LocalFiles, RoomStore};
 
 pub use crr;
 pub use rusqlite;
+pub use tower_sqlite_sync_wire as wire;

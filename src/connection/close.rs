@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::primary::Refusal;
+
 /// The longest reason that fits a close frame (RFC 6455 §5.5), in bytes.
 const MAX_REASON: usize = 123;
 
@@ -71,6 +73,16 @@ impl Close {
     /// 4400: client and room don't have the same schema.
     pub(crate) fn schema(reason: &str) -> Self {
         Self::new(4400, reason)
+    }
+
+    /// What the room's primary says.
+    pub(crate) fn as_the_primary(refusal: &Refusal) -> Self {
+        Self::new(refusal.code, &refusal.reason)
+    }
+
+    /// The same, for a primary to say.
+    pub(crate) fn to_refusal(&self) -> Refusal {
+        Refusal { code: self.code, reason: self.reason.clone() }
     }
 
     fn new(code: u16, reason: &str) -> Self {

@@ -174,7 +174,7 @@ where
             Outcome::Applied(applied) => self.on_applied(applied).await,
             Outcome::Gap(position) => self.on_gap(position).await,
             Outcome::Failed(error) => {
-                if matches!(error, Error::Changeset { .. }) {
+                if error.is_refusal() {
                     self.refusals.refuse(self.room.name(), self.client);
                 }
                 Err(refused(&error))

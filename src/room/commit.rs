@@ -12,7 +12,7 @@ use super::feed::Feed;
 use super::frame::Frame;
 use super::schema::{ResidentSchema, StoredSchema};
 use super::writer::{Applied, Changeset, Outcome, Queued};
-use super::{Ending, RoomName, migration};
+use super::{Ending, Parts, RoomName, migration};
 use crate::applied::{AppliedChangeset, Observer};
 use crate::error::Error;
 
@@ -38,14 +38,8 @@ pub(super) struct Commit {
 }
 
 impl Commit {
-    pub(super) fn new(
-        room: RoomName,
-        feed: Arc<Feed>,
-        schema: watch::Sender<StoredSchema>,
-        ending: Arc<Ending>,
-        observer: Arc<Observer>,
-        max_frame_bytes: usize,
-    ) -> Self {
+    pub(super) fn new(room: RoomName, parts: Parts, observer: Arc<Observer>, max_frame_bytes: usize) -> Self {
+        let Parts { feed, schema, ending } = parts;
         Self { room, feed, schema, ending, observer, max_frame_bytes }
     }
 

@@ -49,6 +49,11 @@ impl Ending {
         if self.went_back.get().is_some() { Origin::Earlier } else { Origin::Same }
     }
 
+    /// Waits for the end.
+    pub(crate) async fn wait(&self) {
+        self.token.cancelled().await;
+    }
+
     /// Waits for the end, and says how connections close.
     pub(crate) async fn ended(&self) -> Close {
         self.token.cancelled().await;

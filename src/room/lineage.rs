@@ -10,10 +10,11 @@
 //! it, written by anyone but the room's new site, it brings back what the file has lost.
 
 use crr::Crr;
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use tower_sqlite_sync_wire::{Position, SiteId};
 
 use super::convert::wire_site;
+use crate::store::Epoch;
 
 /// Where it is kept: in the room's own database, so that whoever has the file has its lineage.
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS crsql_sync_lineage (
@@ -21,6 +22,10 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS crsql_sync_lineage (
     site_id BLOB NOT NULL,
     db_version INTEGER NOT NULL
 )";
+
+/// Where the epoch is kept in which the room was last opened to be written.
+const EPOCH_TABLE: &str =
+    "CREATE TABLE IF NOT EXISTS crsql_sync_epoch (id INTEGER PRIMARY KEY CHECK (id = 0), epoch BLOB NOT NULL)";
 
 /// How many former sites are remembered. A client that was away for longer downloads everything again.
 const MOST: i64 = 10_000;
@@ -50,8 +55,7 @@ struct Ancestor {
 
 impl Lineage {
     pub(super) fn read(conn: &Connection) -> rusqlite::Result<Self> {
-        let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'crsql_sync_lineage')";
-        if !conn.query_row(exists, [], |row| row.get(0))? {
+        if !table_exists(conn, "crsql_sync_lineage")? {
             return Ok(Self::default());
         }
         let mut statement =
@@ -87,6 +91,27 @@ pub(super) fn fork(conn: &mut Connection) -> crr::Result<Fork> {
     let site = crr.take_new_site_id()?;
     tx.commit()?;
     Ok(Fork { former: wire_site(former), site: wire_site(site), db_version })
+}
+
+/// The epoch in which the room was last opened to be written, if there was one.
+pub(super) fn epoch(conn: &Connection) -> rusqlite::Result<Option<Epoch>> {
+    if !table_exists(conn, "crsql_sync_epoch")? {
+        return Ok(None);
+    }
+    let epoch = conn.query_row("SELECT epoch FROM crsql_sync_epoch", [], |row| row.get(0)).optional()?;
+    Ok(epoch.map(Epoch::from_bytes))
+}
+
+/// Records that the room is written in `epoch` now.
+pub(super) fn enter(conn: &Connection, epoch: Epoch) -> rusqlite::Result<()> {
+    conn.execute_batch(EPOCH_TABLE)?;
+    conn.execute("INSERT OR REPLACE INTO crsql_sync_epoch VALUES (0, ?1)", [epoch.as_bytes().as_slice()])?;
+    Ok(())
+}
+
+fn table_exists(conn: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
+    conn.query_row(sql, [name], |row| row.get(0))
 }
 
 /// What a fork came to.

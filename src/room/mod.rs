@@ -12,6 +12,8 @@ mod convert;
 mod database;
 mod ending;
 mod feed;
+mod follow;
+mod forward;
 mod frame;
 mod large;
 mod lineage;
@@ -22,15 +24,15 @@ mod registry;
 mod schema;
 mod writer;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::{Connection, Transaction};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tower_sqlite_sync_wire as wire;
 
 pub(crate) use self::convert::engine_site;
-pub(crate) use self::database::Location;
 pub(crate) use self::ending::Ending;
 pub(crate) use self::feed::Pull;
 pub(crate) use self::frame::{Frame, Selection};
@@ -42,8 +44,10 @@ pub use self::schema::SchemaName;
 pub(crate) use self::schema::WantedSchema;
 pub(crate) use self::writer::{Applied, Changeset, Outcome};
 
-use self::database::{ReadConnections, WriteConnection};
+use self::database::{Location, ReadConnections, WriteConnection};
 use self::feed::Feed;
+use self::follow::{Follower, Sight};
+use self::forward::Forwarder;
 use self::large::LargeFrames;
 use self::schema::{ResidentSchema, StoredSchema};
 use self::writer::{Writer, WriterQueue};
@@ -51,6 +55,8 @@ use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
+use crate::primary::{self, Primary, Verdict};
+use crate::store::{Epoch, Home};
 
 /// An open room.
 #[derive(Debug)]
@@ -64,6 +70,8 @@ pub(crate) struct Room {
     queue: WriterQueue,
     reads: Reads,
     ending: Arc<Ending>,
+    /// And not by another process.
+    is_written_here: bool,
     large: LargeFrames,
     max_frame_bytes: usize,
     connections: AtomicUsize,
@@ -90,20 +98,25 @@ pub(crate) enum Purpose {
 }
 
 impl Room {
-    /// Opens a room's database, creates what is missing, and starts its writer.
+    /// Opens a room where it lives, creates what is missing, and starts its writer.
     pub(crate) async fn open(
         name: &RoomName,
-        location: &Location,
+        home: Home,
         config: &SyncConfig,
         purpose: &Purpose,
         origin: Origin,
         observer: Arc<Observer>,
     ) -> Result<Arc<Self>, Error> {
-        let resident = prepare(name, location, config, purpose).await?;
-        let conn = WriteConnection::open(name, location, config.busy_timeout()).await?;
+        let (location, epoch) = match home {
+            Home::Memory => (Location::Memory, None),
+            Home::File { path, epoch } => (Location::File(path), epoch),
+            Home::Replica { path, primary } => return Self::open_replica(name, path, primary, config, purpose).await,
+        };
+        let resident = prepare(name, &location, config, purpose).await?;
+        let conn = WriteConnection::open(name, &location, config.busy_timeout()).await?;
         let opened = {
             let (name, config, purpose) = (name.clone(), config.clone(), purpose.clone());
-            conn.run(move |conn| Opened::read(conn, &name, &config, &purpose, origin, resident)).await?
+            conn.run(move |conn| Opened::read(conn, &name, &config, &purpose, origin, epoch, resident)).await?
         };
         let opened = match opened {
             Ok(opened) => opened,
@@ -112,29 +125,82 @@ impl Room {
                 return Err(error);
             }
         };
-        let reads = match location {
-            Location::File(_) => Reads::Pool(ReadConnections::new(name, location, config.busy_timeout())?),
+        let reads = match &location {
+            Location::File(_) => Reads::Pool(ReadConnections::new(name, &location, config.busy_timeout())?),
             Location::Memory => Reads::Writer,
         };
-        let ending = Arc::new(Ending::new(name.clone()));
-        let feed = Arc::new(Feed::new(opened.now, config.feed_window_bytes()));
-        tracing::info!(room = %name, site = %opened.site, schema = %opened.schema, db_version = opened.now, "room opened");
-        let schema = watch::Sender::new(opened.schema);
-        let (writer, queue) = Writer::new(conn, name, config, feed.clone(), schema.clone(), ending.clone(), observer);
+        let parts = Parts::new(name, config, &opened);
+        let (writer, queue) = Writer::new(conn, name, config, &parts, observer);
         tokio::spawn(writer.run());
-        Ok(Arc::new(Self {
+        Ok(Self::of(name, config, opened, parts, queue, reads, true))
+    }
+
+    /// Opens the copy of a room that another process writes.
+    async fn open_replica(
+        name: &RoomName,
+        path: PathBuf,
+        primary: Arc<dyn Primary>,
+        config: &SyncConfig,
+        purpose: &Purpose,
+    ) -> Result<Arc<Self>, Error> {
+        let patience = config.queue_wait();
+        let schema = match purpose {
+            Purpose::Client(wanted) => Some(wanted.clone()),
+            Purpose::Create(schema) => {
+                let (folder, schema) = (config.schema_folder().to_owned(), schema.clone());
+                Some(blocking(move || ResidentSchema::read(&folder, schema)).await?.stamp())
+            }
+            Purpose::Existing => None,
+        };
+        // Asked for before it is opened, so that nothing is missed in between.
+        let changed = primary.changed(name);
+        if let Some(schema) = &schema {
+            forward::open(name, &*primary, schema, patience).await?;
+        }
+        let location = Location::File(path.clone());
+        let exists = blocking(move || Ok(path.exists())).await?;
+        let missing = || Error::NoSuchRoom { room: name.clone() };
+        if !exists {
+            return Err(missing());
+        }
+        let reads = ReadConnections::new(name, &location, config.busy_timeout())?;
+        let opened = reads.run(Opened::look).await?.map_err(|error| Error::engine(name, error))?.ok_or_else(missing)?;
+        if let Some(schema) = &schema {
+            opened.schema.admit(name, schema)?;
+        }
+        let parts = Parts::new(name, config, &opened);
+        let follower = Follower::new(name, opened.site, reads.clone(), &parts);
+        let (queue, jobs) = WriterQueue::new(name, config);
+        let forwarder = Forwarder::new(name, primary, jobs, follower.clone(), parts.ending.clone(), patience);
+        tokio::spawn(follower.run(changed));
+        tokio::spawn(forwarder.run());
+        Ok(Self::of(name, config, opened, parts, queue, Reads::Pool(reads), false))
+    }
+
+    fn of(
+        name: &RoomName,
+        config: &SyncConfig,
+        opened: Opened,
+        parts: Parts,
+        queue: WriterQueue,
+        reads: Reads,
+        is_written_here: bool,
+    ) -> Arc<Self> {
+        tracing::info!(room = %name, site = %opened.site, schema = %opened.schema, db_version = opened.now, "room opened");
+        Arc::new(Self {
             name: name.clone(),
             site: opened.site,
             lineage: opened.lineage,
-            schema,
-            feed,
+            schema: parts.schema,
+            feed: parts.feed,
             queue,
             reads,
-            ending,
+            ending: parts.ending,
+            is_written_here,
             large: LargeFrames::default(),
             max_frame_bytes: config.max_frame_bytes(),
             connections: AtomicUsize::new(0),
-        }))
+        })
     }
 
     /// The room's name.
@@ -241,6 +307,40 @@ impl Room {
         self.queue.merge(changeset).await
     }
 
+    /// Whether this process writes the room, and no other.
+    pub(crate) fn is_written_here(&self) -> bool {
+        self.is_written_here
+    }
+
+    /// Merges a changeset of a client that is connected to a copy of the room.
+    pub(crate) async fn apply(&self, changeset: primary::Changeset) -> Result<Verdict, Error> {
+        if !self.is_written_here {
+            return Err(Error::NotPrimary { room: self.name.clone() });
+        }
+        let (reply, mut outcomes) = mpsc::unbounded_channel();
+        let changeset = Changeset {
+            sender: convert::wire_site(changeset.site),
+            since: convert::wire_position(changeset.since),
+            changes: changeset.changes,
+            schema_version: changeset.schema_version,
+            reply,
+        };
+        self.merge(changeset).await?;
+        match outcomes.recv().await {
+            Some(Outcome::Applied(applied)) => Ok(Verdict::Applied {
+                position: convert::engine_position(applied.position),
+                partial_rows: applied.partial_rows,
+                changes: applied.changes,
+                db_version: applied.db_version,
+            }),
+            Some(Outcome::Gap(position)) => Ok(Verdict::Gap(convert::engine_position(position))),
+            Some(Outcome::Failed(error @ Error::Changeset { .. })) => Ok(Verdict::Refused(error.close().to_refusal())),
+            Some(Outcome::Failed(error)) => Err(error),
+            None if self.ending.has_ended() => Err(Error::GoingAway),
+            None => Ok(Verdict::Refused(Close::schema("the room has another version of the schema").to_refusal())),
+        }
+    }
+
     /// Runs the application's `job` in a write transaction.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
@@ -288,6 +388,24 @@ impl Drop for Connected {
     }
 }
 
+/// What a room shares with its writer, and with whoever follows its file.
+#[derive(Debug, Clone)]
+struct Parts {
+    feed: Arc<Feed>,
+    schema: watch::Sender<StoredSchema>,
+    ending: Arc<Ending>,
+}
+
+impl Parts {
+    fn new(name: &RoomName, config: &SyncConfig, opened: &Opened) -> Self {
+        Self {
+            feed: Arc::new(Feed::new(opened.now, config.feed_window_bytes())),
+            schema: watch::Sender::new(opened.schema.clone()),
+            ending: Arc::new(Ending::new(name.clone())),
+        }
+    }
+}
+
 /// What is known of a database that was just opened.
 struct Opened {
     site: wire::SiteId,
@@ -297,19 +415,27 @@ struct Opened {
 }
 
 impl Opened {
+    /// What a copy says that another process writes. `None` if no schema was applied yet.
+    fn look(conn: &Connection) -> crr::Result<Option<Self>> {
+        let Some(Sight { site, schema, now }) = Sight::of(conn)? else { return Ok(None) };
+        Ok(Some(Self { site, lineage: Lineage::read(conn)?, schema, now }))
+    }
+
     fn read(
         conn: &mut Connection,
         room: &RoomName,
         config: &SyncConfig,
         purpose: &Purpose,
         origin: Origin,
+        epoch: Option<Epoch>,
         resident: Option<ResidentSchema>,
     ) -> Result<Self, Error> {
         let sqlite = |error| Error::sqlite(room, error);
         let engine = |error| Error::engine(room, error);
         let stored = StoredSchema::read(conn).map_err(sqlite)?;
+        let earlier = origin == Origin::Earlier || lineage::epoch(conn).map_err(sqlite)? != epoch && epoch.is_some();
         // Before anything else is written. A room that is created now was never known.
-        if origin == Origin::Earlier && stored.is_some() {
+        if earlier && stored.is_some() {
             let fork = lineage::fork(conn).map_err(engine)?;
             tracing::warn!(
                 room = %room, former = %fork.former, site = %fork.site, db_version = fork.db_version,
@@ -343,6 +469,9 @@ impl Opened {
                 schema::apply(conn, room, &resident)?
             }
         };
+        if let Some(epoch) = epoch {
+            lineage::enter(conn, epoch).map_err(sqlite)?;
+        }
         let crr = crr::Crr::of(conn).map_err(engine)?;
         let now = crr.stored_db_version().map_err(engine)?;
         let site = convert::wire_site(crr.site_id().map_err(engine)?);
@@ -361,7 +490,7 @@ async fn prepare(
     purpose: &Purpose,
 ) -> Result<Option<ResidentSchema>, Error> {
     let (name, location, purpose) = (name.clone(), location.clone(), purpose.clone());
-    let (db_folder, schema_folder) = (config.db_folder().to_owned(), config.schema_folder().to_owned());
+    let schema_folder = config.schema_folder().to_owned();
     blocking(move || {
         if let Location::File(path) = &location
             && path.exists()
@@ -373,8 +502,10 @@ async fn prepare(
             Purpose::Create(schema) => ResidentSchema::read(&schema_folder, schema)?,
             Purpose::Existing => return Err(Error::NoSuchRoom { room: name }),
         };
-        if location != Location::Memory {
-            std::fs::create_dir_all(db_folder).map_err(|source| Error::Io {
+        if let Location::File(path) = &location
+            && let Some(folder) = path.parent()
+        {
+            std::fs::create_dir_all(folder).map_err(|source| Error::Io {
                 room: name,
                 action: "the database folder can't be created",
                 source,

@@ -9,11 +9,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::refused_schemas::RefusedSchemas;
-use super::{Location, Origin, Purpose, Room, RoomName};
+use super::{Origin, Purpose, Room, RoomName};
 use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
+use crate::store::{Home, RoomStore};
 
 /// Rooms that a shutdown closes at a time: each waits for the disk, not for the processor.
 const CLOSING_AT_ONCE: usize = 16;
@@ -22,6 +23,7 @@ const CLOSING_AT_ONCE: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Registry {
     config: SyncConfig,
+    store: Arc<dyn RoomStore>,
     /// `None` once the layer shuts down: no room is opened any more.
     slots: Mutex<Option<HashMap<RoomName, Arc<Slot>>>>,
     places: Arc<Semaphore>,
@@ -94,10 +96,11 @@ impl Drop for Lease {
 }
 
 impl Registry {
-    pub(crate) fn new(config: SyncConfig) -> Self {
+    pub(crate) fn new(config: SyncConfig, store: Arc<dyn RoomStore>) -> Self {
         let places = Arc::new(Semaphore::new(config.max_rooms().min(Semaphore::MAX_PERMITS)));
         Self {
             config,
+            store,
             slots: Mutex::new(Some(HashMap::new())),
             places,
             refused_schemas: RefusedSchemas::default(),
@@ -144,8 +147,10 @@ impl Registry {
 
     /// Closes the room if it is open, and opens it as another site.
     pub(crate) async fn fork(self: &Arc<Self>, name: &RoomName) -> Result<(), Error> {
-        if self.location(name) == Location::Memory {
-            return Err(Error::NoFile { room: name.clone() });
+        match self.home(name) {
+            Home::File { .. } => {}
+            Home::Memory => return Err(Error::NoFile { room: name.clone() }),
+            Home::Replica { .. } => return Err(Error::NotPrimary { room: name.clone() }),
         }
         loop {
             let slot = self.slot(name)?;
@@ -190,6 +195,20 @@ impl Registry {
         slots.into_iter().filter_map(open).collect()
     }
 
+    /// Closes the rooms that are open. Who comes back finds them where they are then.
+    pub(crate) async fn reopen(&self) {
+        let slots: Vec<Arc<Slot>> = self.locked().iter().flat_map(HashMap::values).cloned().collect();
+        let close = async |slot: Arc<Slot>| {
+            let mut state = slot.lock().await;
+            if let State::Open(open) = &*state {
+                let room = open.room.clone();
+                room.close().await;
+                self.retire(room.name(), &mut state);
+            }
+        };
+        stream::iter(slots).for_each_concurrent(CLOSING_AT_ONCE, close).await;
+    }
+
     /// Closes every room, and lets none be opened any more. Waits until their databases are closed.
     pub(crate) async fn close(&self) {
         let slots = self.locked().take().unwrap_or_default();
@@ -205,8 +224,7 @@ impl Registry {
 
     async fn open(&self, name: &RoomName, purpose: &Purpose, origin: Origin) -> Result<Open, Error> {
         let place = self.place().await?;
-        let location = self.location(name);
-        let room = Room::open(name, &location, &self.config, purpose, origin, self.observer.clone()).await?;
+        let room = Room::open(name, self.home(name), &self.config, purpose, origin, self.observer.clone()).await?;
         let usage = Usage { users: 0, left: Instant::now() };
         Ok(Open { room, usage: watch::Sender::new(usage), _place: place })
     }
@@ -242,12 +260,8 @@ impl Registry {
         true
     }
 
-    fn location(&self, name: &RoomName) -> Location {
-        if self.config.memory() || name.is_in_memory() {
-            Location::Memory
-        } else {
-            Location::File(self.config.db_folder().join(name.as_str()))
-        }
+    fn home(&self, name: &RoomName) -> Home {
+        if name.is_in_memory() { Home::Memory } else { self.store.home(name) }
     }
 
     /// Closes `room` once nobody has used it for `room_idle`.

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tower_sqlite_sync_wire as wire;
 
 use super::commit::{Commit, Verdict, WriteJob};
 use super::database::WriteConnection;
-use super::feed::Feed;
-use super::schema::{ResidentSchema, StoredSchema};
-use super::{Ending, RoomName};
+use super::schema::ResidentSchema;
+use super::{Ending, Parts, RoomName};
 use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::error::Error;
@@ -67,7 +66,7 @@ pub(crate) struct Applied {
 }
 
 /// Work for the writer, in the order in which it came.
-enum Job {
+pub(super) enum Job {
     Changeset(Queued),
     /// A transaction of the application.
     Write(WriteJob, oneshot::Sender<Result<(), Error>>),
@@ -107,6 +106,20 @@ pub(crate) struct WriterQueue {
 }
 
 impl WriterQueue {
+    /// A queue, and where the work in it comes out.
+    pub(super) fn new(room: &RoomName, config: &SyncConfig) -> (Self, mpsc::Receiver<Job>) {
+        let (send, jobs) = mpsc::channel(config.queue_changesets().max(1));
+        let max_bytes = config.queue_bytes().clamp(1, MAX_WEIGHT);
+        let queue = Self {
+            jobs: send,
+            bytes: Arc::new(Semaphore::new(max_bytes)),
+            max_bytes,
+            wait: config.queue_wait(),
+            room: room.clone(),
+        };
+        (queue, jobs)
+    }
+
     /// Queues a changeset. Its outcome comes on its own channel.
     ///
     /// # Errors
@@ -194,23 +207,13 @@ impl Writer {
         conn: WriteConnection,
         room: &RoomName,
         config: &SyncConfig,
-        feed: Arc<Feed>,
-        schema: watch::Sender<StoredSchema>,
-        ending: Arc<Ending>,
+        parts: &Parts,
         observer: Arc<Observer>,
     ) -> (Self, WriterQueue) {
-        let (send, jobs) = mpsc::channel(config.queue_changesets().max(1));
-        let max_bytes = config.queue_bytes().clamp(1, MAX_WEIGHT);
-        let queue = WriterQueue {
-            jobs: send,
-            bytes: Arc::new(Semaphore::new(max_bytes)),
-            max_bytes,
-            wait: config.queue_wait(),
-            room: room.clone(),
-        };
+        let (queue, jobs) = WriterQueue::new(room, config);
         let max_frame_bytes = config.max_frame_bytes();
-        let commit = Arc::new(Commit::new(room.clone(), feed, schema, ending.clone(), observer, max_frame_bytes));
-        (Self { conn, jobs, commit, ending }, queue)
+        let commit = Arc::new(Commit::new(room.clone(), parts.clone(), observer, max_frame_bytes));
+        (Self { conn, jobs, commit, ending: parts.ending.clone() }, queue)
     }
 
     /// Works until the room is closed or its connection is lost.

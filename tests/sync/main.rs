@@ -15,3 +15,4 @@ mod numbers;
 mod observing;
 mod rooms;
 mod session;
+mod stores;

@@ -1,0 +1,89 @@
+//! The process that writes a room, as one that only has a copy of it sees it.
+
+use std::fmt;
+use std::pin::Pin;
+
+use crr::{Position, SiteId};
+use tokio::sync::watch;
+use tower_sqlite_sync_wire::ChangeList;
+
+use crate::room::{RoomName, SchemaName};
+
+/// What a [`Primary`] answers in time.
+pub type PrimaryFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, PrimaryUnavailable>> + Send + 'a>>;
+
+/// Writes rooms of which this process has a copy.
+///
+/// On the other side, [`SyncHandle::open_room`](crate::SyncHandle::open_room) and
+/// [`SyncHandle::apply`](crate::SyncHandle::apply) do what is asked for here. How the two find each other, and how the file
+/// comes here, is the implementation's business.
+pub trait Primary: fmt::Debug + Send + Sync + 'static {
+    /// Sees to it that the room exists with this version of the schema, created or migrated if need be, and waits until the copy here
+    /// has it.
+    fn open<'a>(&'a self, room: &'a RoomName, schema: &'a SchemaName, version: i64) -> PrimaryFuture<'a, Opening>;
+
+    /// Has a client's changeset applied. It may be asked again if the answer is lost: applying is idempotent.
+    fn apply<'a>(&'a self, room: &'a RoomName, changeset: &'a Changeset) -> PrimaryFuture<'a, Verdict>;
+
+    /// Counts up whenever the copy of the room may have changed.
+    fn changed(&self, room: &RoomName) -> watch::Receiver<u64>;
+}
+
+/// The primary can't be asked now. It is asked again, for a while.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the primary can't be reached: {reason}")]
+pub struct PrimaryUnavailable {
+    /// Why, for the log. Clients are only told to come back later.
+    pub reason: String,
+}
+
+/// Changes of one client, on their way to the primary.
+#[derive(Debug, Clone)]
+pub struct Changeset {
+    /// The client.
+    pub site: SiteId,
+    /// What the changes continue: the primary must have the client's changes up to here.
+    pub since: Position,
+    /// The version of the schema that the client has.
+    pub schema_version: i64,
+    /// The changes.
+    pub changes: ChangeList,
+}
+
+/// What became of opening a room at its primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opening {
+    /// It is there, and here.
+    Opened,
+    /// It can't be opened: its clients are closed with this code and reason.
+    Refused(Refusal),
+}
+
+/// What became of a changeset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is durable at the primary.
+    Applied {
+        /// What the room now has from the client.
+        position: Position,
+        /// It created rows without all of their columns.
+        partial_rows: bool,
+        /// How many of its changes are now in the database.
+        changes: u64,
+        /// The room's db_version with them.
+        db_version: i64,
+    },
+    /// It doesn't continue what the room has from the client, which is this. Nothing was applied.
+    Gap(Position),
+    /// It was not applied and won't be.
+    Refused(Refusal),
+}
+
+/// Why the primary refuses something, as a client's connection is closed for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The close code.
+    pub code: u16,
+    /// The reason; at most 123 bytes are shown.
+    pub reason: String,
+}

@@ -1,0 +1,84 @@
+//! Following a file that another process writes.
+
+use std::sync::Arc;
+
+use crr::Crr;
+use rusqlite::Connection;
+use tokio::sync::watch;
+use tower_sqlite_sync_wire::SiteId;
+
+use super::database::ReadConnections;
+use super::feed::Feed;
+use super::schema::StoredSchema;
+use super::{Ending, Parts, RoomName, convert};
+use crate::connection::Close;
+use crate::error::Error;
+
+/// Shows a room's clients what another process has written.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    room: RoomName,
+    site: SiteId,
+    connections: ReadConnections,
+    feed: Arc<Feed>,
+    schema: watch::Sender<StoredSchema>,
+    ending: Arc<Ending>,
+}
+
+/// What a file says of itself at one moment.
+#[derive(Debug)]
+pub(super) struct Sight {
+    pub(super) site: SiteId,
+    pub(super) schema: StoredSchema,
+    pub(super) now: i64,
+}
+
+impl Sight {
+    /// `None` if no schema was applied yet.
+    pub(super) fn of(conn: &Connection) -> crr::Result<Option<Self>> {
+        let Some(schema) = StoredSchema::read(conn)? else { return Ok(None) };
+        let crr = Crr::of(conn)?;
+        let (site, now) = (convert::wire_site(crr.site_id()?), crr.stored_db_version()?);
+        Ok(Some(Self { site, schema, now }))
+    }
+}
+
+impl Follower {
+    pub(super) fn new(room: &RoomName, site: SiteId, connections: ReadConnections, parts: &Parts) -> Arc<Self> {
+        let Parts { feed, schema, ending } = parts.clone();
+        Arc::new(Self { room: room.clone(), site, connections, feed, schema, ending })
+    }
+
+    /// Looks whenever `changed` counts up, until the room ends.
+    pub(super) async fn run(self: Arc<Self>, mut changed: watch::Receiver<u64>) {
+        loop {
+            if let Err(error) = self.look().await {
+                self.ending.fail(&error);
+            }
+            tokio::select! {
+                () = self.ending.wait() => return,
+                changed = changed.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Shows what is new in the file. Ends the room if it is another site's now, or if it went back.
+    pub(super) async fn look(&self) -> Result<(), Error> {
+        let sight = self.connections.run(Sight::of).await?;
+        let sight = sight.map_err(|error| Error::engine(&self.room, error))?;
+        let Some(sight) = sight else { return Err(Error::NoSuchRoom { room: self.room.clone() }) };
+        let shown = self.feed.now();
+        if sight.site != self.site {
+            self.ending.end(Close::forked());
+        } else if sight.now < shown {
+            return Err(Error::WentBack { room: self.room.clone(), stored: sight.now, shown });
+        } else if *self.schema.borrow() != sight.schema {
+            // In this order: clients with the schema of before leave before there is anything new to see.
+            self.schema.send_replace(sight.schema);
+            self.feed.restart(sight.now);
+        } else {
+            self.feed.advance(sight.now);
+        }
+        Ok(())
+    }
+}
