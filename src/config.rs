@@ -22,6 +22,8 @@
 //! | `queue_bytes` | 134217728 | bytes | waiting for one room's writer |
 //! | `queue_wait` | 30 | seconds | a changeset waits that long for a place in the queue, then 1013 |
 //! | `notify_interval` | 0 | seconds | least time between two messages of changes to one client |
+//! | `watch_files` | `true` | | shows clients what other processes write into the files of open rooms, as the file system tells of it |
+//! | `poll_files` | 0 | seconds | looks into the files of open rooms that often, where the file system tells nothing; 0 is never |
 //! | `busy_timeout` | 5 | seconds | wait for another process that holds a room's write lock |
 //! | `shutdown_grace` | 10 | seconds | a shutdown waits that long for clients to close |
 //!
@@ -87,6 +89,9 @@ pub struct SyncConfig {
     queue_wait: Duration,
     #[serde(with = "seconds")]
     notify_interval: Duration,
+    watch_files: bool,
+    #[serde(with = "seconds")]
+    poll_files: Duration,
     #[serde(with = "seconds")]
     busy_timeout: Duration,
     #[serde(with = "seconds")]
@@ -116,6 +121,8 @@ impl Default for SyncConfig {
             queue_bytes: 128 << 20,
             queue_wait: Duration::from_secs(30),
             notify_interval: Duration::ZERO,
+            watch_files: true,
+            poll_files: Duration::ZERO,
             busy_timeout: Duration::from_secs(5),
             shutdown_grace: Duration::from_secs(10),
         }
@@ -225,6 +232,12 @@ impl SyncConfig {
         queue_wait, with_queue_wait: Duration;
         /// Least time between two messages of changes to one client; zero sends at once.
         notify_interval, with_notify_interval: Duration;
+        /// Whether what other processes write into the files of open rooms is shown to their clients at once, as the file
+        /// system tells of it. If it can't be watched, they are looked into every second.
+        watch_files, with_watch_files: bool;
+        /// How often the files of open rooms are looked into for what other processes wrote. For file systems that tell
+        /// nothing, as network file systems; zero is never.
+        poll_files, with_poll_files: Duration;
         /// How long a room waits for another process that holds its write lock.
         busy_timeout, with_busy_timeout: Duration;
         /// How long a shutdown waits for clients to answer the close.

@@ -175,6 +175,13 @@ pub enum Error {
         shown: i64,
     },
 
+    /// The room's file was removed, or another one put in its place, while the room was open.
+    #[error("room {room}: its file was removed or replaced while it was open")]
+    FileReplaced {
+        /// The room.
+        room: RoomName,
+    },
+
     /// A closure given to [`SyncHandle`](crate::SyncHandle) panicked; its transaction was rolled back.
     #[error("room {room}: the closure panicked, its transaction was rolled back")]
     Panicked {
@@ -210,6 +217,7 @@ impl Error {
             | Self::Io { .. }
             | Self::Unusable { .. }
             | Self::WentBack { .. }
+            | Self::FileReplaced { .. }
             | Self::Panicked { .. } => Close::internal("the room's database failed; the server's log says why"),
         }
     }
@@ -248,7 +256,7 @@ impl Error {
     }
 }
 
-fn is_locked(error: &rusqlite::Error) -> bool {
+pub(crate) fn is_locked(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
 }
 

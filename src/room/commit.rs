@@ -2,19 +2,19 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use crr::{Crr, Merge, MergeOptions};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use tokio::sync::watch;
 
 use super::convert;
-use super::feed::Feed;
+use super::follow::Sight;
 use super::frame::Frame;
-use super::schema::{ResidentSchema, StoredSchema};
+use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome, Queued};
-use super::{Ending, Parts, RoomName, migration};
+use super::{Parts, RoomName, migration};
 use crate::applied::{AppliedChangeset, Observer};
-use crate::error::Error;
+use crate::error::{Error, is_locked};
 
 /// A transaction of the application.
 pub(super) type WriteJob = Box<dyn FnOnce(&Transaction<'_>) -> Verdict + Send>;
@@ -30,17 +30,16 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Commit {
     room: RoomName,
-    feed: Arc<Feed>,
-    schema: watch::Sender<StoredSchema>,
-    ending: Arc<Ending>,
+    parts: Parts,
     observer: Arc<Observer>,
     max_frame_bytes: usize,
+    /// SQLite's count of the commits of others, at the last look.
+    commits_of_others: AtomicI64,
 }
 
 impl Commit {
     pub(super) fn new(room: RoomName, parts: Parts, observer: Arc<Observer>, max_frame_bytes: usize) -> Self {
-        let Parts { feed, schema, ending } = parts;
-        Self { room, feed, schema, ending, observer, max_frame_bytes }
+        Self { room, parts, observer, max_frame_bytes, commits_of_others: AtomicI64::new(0) }
     }
 
     /// Merges what is queued in one transaction. If a changeset is refused, each gets a transaction of its own, so that only the
@@ -49,7 +48,7 @@ impl Commit {
     ///
     /// Those that clients with another schema have queued are left: their connections are closing, and their changes may not fit.
     pub(super) fn changesets(&self, conn: &mut Connection, batch: Vec<Queued>) {
-        let version = self.schema.borrow().version();
+        let version = self.parts.schema.borrow().version();
         let changesets: Vec<&Changeset> = batch
             .iter()
             .map(|queued| &queued.changeset)
@@ -93,9 +92,30 @@ impl Commit {
     pub(super) fn migrate(&self, conn: &mut Connection, resident: &ResidentSchema) -> Result<(), Error> {
         let migrated = migration::migrate(conn, &self.room, resident)?;
         // In this order: clients with the schema of before leave before there is anything new to see.
-        self.schema.send_replace(migrated.schema);
-        self.feed.restart(migrated.now);
+        self.parts.schema.send_replace(migrated.schema);
+        self.parts.feed.restart(migrated.now);
         Ok(())
+    }
+
+    /// Shows what other processes have committed, once it is durable. False if one of them is in the way.
+    pub(super) fn look(&self, conn: &mut Connection) -> Result<bool, Error> {
+        let sqlite = |error| Error::sqlite(&self.room, error);
+        let commits = conn.query_row("PRAGMA data_version", [], |row| row.get(0)).map_err(sqlite)?;
+        if commits == self.commits_of_others.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let sight = Sight::of(conn).map_err(|error| Error::engine(&self.room, error))?;
+        let Some(sight) = sight else { return Err(Error::NoSuchRoom { room: self.room.clone() }) };
+        match sync(conn) {
+            Ok(()) => {}
+            Err(error) if is_locked(&error) => return Ok(false),
+            Err(error) => return Err(sqlite(error)),
+        }
+        tracing::debug!(room = %self.room, now = sight.now, "another process has written");
+        self.commits_of_others.store(commits, Ordering::Relaxed);
+        self.parts.follow(&sight);
+        self.show(conn, sight.now);
+        Ok(true)
     }
 
     /// Runs the application's closure in a transaction.
@@ -146,20 +166,20 @@ impl Commit {
 
     /// Shows the feed what is durable up to `now`.
     fn show(&self, conn: &mut Connection, now: i64) {
-        let shown = self.feed.now();
+        let shown = self.parts.feed.now();
         if now < shown {
-            self.ending.fail(&Error::WentBack { room: self.room.clone(), stored: now, shown });
+            self.parts.ending.fail(&Error::WentBack { room: self.room.clone(), stored: now, shown });
             return;
         }
         // The usual, small commit is encoded while it is still in the cache. If others wait to be encoded, or this one is large, the
         // connections have it encoded at their pace.
-        if now > shown && self.feed.head() == shown {
+        if now > shown && self.parts.feed.head() == shown {
             match read_frame(conn, shown, now, self.max_frame_bytes) {
-                Ok(frame) => self.feed.publish(frame),
+                Ok(frame) => self.parts.feed.publish(frame),
                 Err(error) => tracing::warn!(room = %self.room, %error, "what was committed can't be read back yet"),
             }
         }
-        self.feed.advance(now);
+        self.parts.feed.advance(now);
     }
 }
 
@@ -183,6 +203,24 @@ fn merge_one(tx: &Transaction<'_>, merge: &mut Merge<'_>, changeset: &Changeset)
         changes: merged.applied,
         db_version: merged.db_version,
     }))
+}
+
+/// Makes durable what other processes have committed, whatever their `synchronous` is. A checkpoint syncs the log, unless there is
+/// a reader in its way; a commit of ours does so in any case.
+fn sync(conn: &mut Connection) -> rusqlite::Result<()> {
+    let all = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+        let (busy, log, checkpointed): (bool, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(!busy && log == checkpointed)
+    })?;
+    if !all {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute_batch(
+            "CREATE TABLE IF NOT EXISTS crsql_sync_syncs (id INTEGER PRIMARY KEY CHECK (id = 0), count INTEGER NOT NULL);
+             INSERT INTO crsql_sync_syncs VALUES (0, 1) ON CONFLICT DO UPDATE SET count = count + 1;",
+        )?;
+        tx.commit()?;
+    }
+    Ok(())
 }
 
 /// Commits and says up to which db_version everything is durable now. The version is read before the commit: what another process

@@ -13,7 +13,7 @@ use crate::error::Error;
 pub(crate) struct Ending {
     room: RoomName,
     reason: OnceLock<Close>,
-    /// Whether the file is behind what clients were shown.
+    /// Whether the file is, or may be, behind what clients were shown.
     went_back: OnceLock<()>,
     token: CancellationToken,
 }
@@ -26,7 +26,7 @@ impl Ending {
     /// Ends the room because it can't go on. The next client that asks for it opens it anew.
     pub(crate) fn fail(&self, error: &Error) {
         tracing::error!(room = %self.room, %error, "room failed");
-        if let Error::WentBack { .. } = error {
+        if let Error::WentBack { .. } | Error::FileReplaced { .. } = error {
             self.went_back.get_or_init(|| ());
         }
         self.end(error.close());

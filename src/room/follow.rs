@@ -8,9 +8,8 @@ use tokio::sync::watch;
 use tower_sqlite_sync_wire::SiteId;
 
 use super::database::ReadConnections;
-use super::feed::Feed;
 use super::schema::StoredSchema;
-use super::{Ending, Parts, RoomName, convert};
+use super::{Parts, RoomName, convert};
 use crate::connection::Close;
 use crate::error::Error;
 
@@ -18,11 +17,8 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(crate) struct Follower {
     room: RoomName,
-    site: SiteId,
     connections: ReadConnections,
-    feed: Arc<Feed>,
-    schema: watch::Sender<StoredSchema>,
-    ending: Arc<Ending>,
+    parts: Parts,
 }
 
 /// What a file says of itself at one moment.
@@ -43,20 +39,32 @@ impl Sight {
     }
 }
 
+impl Parts {
+    /// Takes over what another process has made of the room: another site, or another version of its schema.
+    pub(super) fn follow(&self, sight: &Sight) {
+        if sight.site != self.site {
+            self.ending.end(Close::forked());
+        } else if *self.schema.borrow() != sight.schema {
+            // In this order: clients with the schema of before leave before there is anything new to see.
+            self.schema.send_replace(sight.schema.clone());
+            self.feed.restart(sight.now);
+        }
+    }
+}
+
 impl Follower {
-    pub(super) fn new(room: &RoomName, site: SiteId, connections: ReadConnections, parts: &Parts) -> Arc<Self> {
-        let Parts { feed, schema, ending } = parts.clone();
-        Arc::new(Self { room: room.clone(), site, connections, feed, schema, ending })
+    pub(super) fn new(room: &RoomName, connections: ReadConnections, parts: &Parts) -> Arc<Self> {
+        Arc::new(Self { room: room.clone(), connections, parts: parts.clone() })
     }
 
     /// Looks whenever `changed` counts up, until the room ends.
     pub(super) async fn run(self: Arc<Self>, mut changed: watch::Receiver<u64>) {
         loop {
             if let Err(error) = self.look().await {
-                self.ending.fail(&error);
+                self.parts.ending.fail(&error);
             }
             tokio::select! {
-                () = self.ending.wait() => return,
+                () = self.parts.ending.wait() => return,
                 changed = changed.changed() => if changed.is_err() { return },
             }
         }
@@ -67,18 +75,12 @@ impl Follower {
         let sight = self.connections.run(Sight::of).await?;
         let sight = sight.map_err(|error| Error::engine(&self.room, error))?;
         let Some(sight) = sight else { return Err(Error::NoSuchRoom { room: self.room.clone() }) };
-        let shown = self.feed.now();
-        if sight.site != self.site {
-            self.ending.end(Close::forked());
-        } else if sight.now < shown {
+        let shown = self.parts.feed.now();
+        if sight.now < shown {
             return Err(Error::WentBack { room: self.room.clone(), stored: sight.now, shown });
-        } else if *self.schema.borrow() != sight.schema {
-            // In this order: clients with the schema of before leave before there is anything new to see.
-            self.schema.send_replace(sight.schema);
-            self.feed.restart(sight.now);
-        } else {
-            self.feed.advance(sight.now);
         }
+        self.parts.follow(&sight);
+        self.parts.feed.advance(sight.now);
         Ok(())
     }
 }

@@ -72,6 +72,8 @@ impl Forwarder {
                     });
                 }
                 Job::Write(_, done) => drop(done.send(Err(Error::NotPrimary { room: self.room.clone() }))),
+                // The file of a replica is followed.
+                Job::Look(done) => drop(done.send(Ok(true))),
                 // Replicas read through connections of their own.
                 Job::Read(_) => {}
                 Job::Migrate(resident, done) => {

@@ -19,9 +19,11 @@ mod large;
 mod lineage;
 mod migration;
 mod name;
+mod outside;
 mod refused_schemas;
 mod registry;
 mod schema;
+mod watcher;
 mod writer;
 
 use std::path::PathBuf;
@@ -49,7 +51,9 @@ use self::feed::Feed;
 use self::follow::{Follower, Sight};
 use self::forward::Forwarder;
 use self::large::LargeFrames;
+use self::outside::Outside;
 use self::schema::{ResidentSchema, StoredSchema};
+use self::watcher::Watcher;
 use self::writer::{Writer, WriterQueue};
 use crate::applied::Observer;
 use crate::config::SyncConfig;
@@ -75,6 +79,14 @@ pub(crate) struct Room {
     large: LargeFrames,
     max_frame_bytes: usize,
     connections: AtomicUsize,
+}
+
+/// What all rooms of a layer share.
+#[derive(Debug, Default)]
+pub(crate) struct Surroundings {
+    /// Who is told of what clients write.
+    pub(crate) observer: Arc<Observer>,
+    watcher: Arc<Watcher>,
 }
 
 /// Where a room is read.
@@ -105,7 +117,7 @@ impl Room {
         config: &SyncConfig,
         purpose: &Purpose,
         origin: Origin,
-        observer: Arc<Observer>,
+        surroundings: &Surroundings,
     ) -> Result<Arc<Self>, Error> {
         let (location, epoch) = match home {
             Home::Memory => (Location::Memory, None),
@@ -130,8 +142,16 @@ impl Room {
             Location::Memory => Reads::Writer,
         };
         let parts = Parts::new(name, config, &opened);
-        let (writer, queue) = Writer::new(conn, name, config, &parts, observer);
+        let (writer, queue) = Writer::new(conn, name, config, &parts, surroundings.observer.clone());
         tokio::spawn(writer.run());
+        let (watch, poll) = (config.watch_files(), config.poll_files());
+        if let Location::File(path) = location
+            && (watch || !poll.is_zero())
+        {
+            let watched = if watch { surroundings.watcher.watch(&path) } else { None };
+            let outside = Outside::new(name, path, watched, (watch, poll), queue.clone(), parts.ending.clone());
+            tokio::spawn(outside.run());
+        }
         Ok(Self::of(name, config, opened, parts, queue, reads, true))
     }
 
@@ -169,7 +189,7 @@ impl Room {
             opened.schema.admit(name, schema)?;
         }
         let parts = Parts::new(name, config, &opened);
-        let follower = Follower::new(name, opened.site, reads.clone(), &parts);
+        let follower = Follower::new(name, reads.clone(), &parts);
         let (queue, jobs) = WriterQueue::new(name, config);
         let forwarder = Forwarder::new(name, primary, jobs, follower.clone(), parts.ending.clone(), patience);
         tokio::spawn(follower.run(changed));
@@ -391,6 +411,7 @@ impl Drop for Connected {
 /// What a room shares with its writer, and with whoever follows its file.
 #[derive(Debug, Clone)]
 struct Parts {
+    site: wire::SiteId,
     feed: Arc<Feed>,
     schema: watch::Sender<StoredSchema>,
     ending: Arc<Ending>,
@@ -399,6 +420,7 @@ struct Parts {
 impl Parts {
     fn new(name: &RoomName, config: &SyncConfig, opened: &Opened) -> Self {
         Self {
+            site: opened.site,
             feed: Arc::new(Feed::new(opened.now, config.feed_window_bytes())),
             schema: watch::Sender::new(opened.schema.clone()),
             ending: Arc::new(Ending::new(name.clone())),

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::refused_schemas::RefusedSchemas;
-use super::{Origin, Purpose, Room, RoomName};
+use super::{Origin, Purpose, Room, RoomName, Surroundings};
 use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::connection::Close;
@@ -28,7 +28,7 @@ pub(crate) struct Registry {
     slots: Mutex<Option<HashMap<RoomName, Arc<Slot>>>>,
     places: Arc<Semaphore>,
     refused_schemas: RefusedSchemas,
-    observer: Arc<Observer>,
+    surroundings: Surroundings,
 }
 
 /// The place of one room. Its lock is held while the room is being opened or closed, so that nobody opens it twice.
@@ -104,13 +104,13 @@ impl Registry {
             slots: Mutex::new(Some(HashMap::new())),
             places,
             refused_schemas: RefusedSchemas::default(),
-            observer: Arc::default(),
+            surroundings: Surroundings::default(),
         }
     }
 
     /// Who is told of what clients write.
     pub(crate) fn observer(&self) -> &Observer {
-        &self.observer
+        &self.surroundings.observer
     }
 
     /// The room of that name, opened if it is not open yet.
@@ -224,7 +224,7 @@ impl Registry {
 
     async fn open(&self, name: &RoomName, purpose: &Purpose, origin: Origin) -> Result<Open, Error> {
         let place = self.place().await?;
-        let room = Room::open(name, self.home(name), &self.config, purpose, origin, self.observer.clone()).await?;
+        let room = Room::open(name, self.home(name), &self.config, purpose, origin, &self.surroundings).await?;
         let usage = Usage { users: 0, left: Instant::now() };
         Ok(Open { room, usage: watch::Sender::new(usage), _place: place })
     }

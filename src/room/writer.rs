@@ -72,6 +72,8 @@ pub(super) enum Job {
     Write(WriteJob, oneshot::Sender<Result<(), Error>>),
     /// A read; memory rooms have no other connection to read from.
     Read(Box<dyn FnOnce(&mut Connection) + Send>),
+    /// Look for what other processes have written; answers whether the look was finished.
+    Look(oneshot::Sender<Result<bool, Error>>),
     Migrate(ResidentSchema, oneshot::Sender<Result<(), Error>>),
     Close(oneshot::Sender<Result<(), Error>>),
 }
@@ -82,6 +84,7 @@ impl std::fmt::Debug for Job {
             Self::Changeset(_) => "Changeset",
             Self::Write(..) => "Write",
             Self::Read(_) => "Read",
+            Self::Look(_) => "Look",
             Self::Migrate(..) => "Migrate",
             Self::Close(_) => "Close",
         })
@@ -175,6 +178,13 @@ impl WriterQueue {
         result.map_err(|source| Error::sqlite(&self.room, source))
     }
 
+    /// Shows what other processes have written. False if one of them is in the way: look again.
+    pub(super) async fn look(&self) -> Result<bool, Error> {
+        let (done, looked) = oneshot::channel();
+        self.jobs.send(Job::Look(done)).await.map_err(|_| Error::GoingAway)?;
+        looked.await.map_err(|_| Error::GoingAway)?
+    }
+
     /// Migrates the room. What clients with the schema of before have queued behind is not applied.
     pub(crate) async fn migrate(&self, resident: ResidentSchema) -> Result<(), Error> {
         let (done, migrated) = oneshot::channel();
@@ -239,6 +249,11 @@ impl Writer {
                     result.map(|result| drop(done.send(result)))
                 }
                 Job::Read(job) => self.conn.run(job).await,
+                Job::Look(done) => {
+                    let commit = self.commit.clone();
+                    let result = self.conn.run(move |conn| commit.look(conn)).await;
+                    result.map(|result| drop(done.send(result)))
+                }
                 Job::Migrate(resident, done) => {
                     let commit = self.commit.clone();
                     let result = self.conn.run(move |conn| commit.migrate(conn, &resident)).await;

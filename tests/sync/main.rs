@@ -13,6 +13,7 @@ mod gaps;
 mod migration;
 mod numbers;
 mod observing;
+mod outside;
 mod rooms;
 mod session;
 mod stores;

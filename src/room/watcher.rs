@@ -1,0 +1,144 @@
+//! Hears when files of open rooms are written to, by whomever.
+//!
+//! Events only say that a room should look. Whether there is anything to see, its writer finds out.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::watch;
+
+/// What SQLite appends to a database's name for the files beside it.
+const SUFFIXES: [&str; 3] = ["-wal", "-journal", "-shm"];
+
+/// Watches the folders of the rooms that are open.
+#[derive(Debug, Default)]
+pub(crate) struct Watcher {
+    files: Arc<Mutex<HashMap<PathBuf, watch::Sender<u64>>>>,
+    folders: Mutex<Folders>,
+}
+
+#[derive(Debug, Default)]
+struct Folders {
+    /// Made when the first room is opened; `None` inside if the system can't.
+    watcher: Option<Option<RecommendedWatcher>>,
+    /// How many open rooms each has.
+    rooms: HashMap<PathBuf, usize>,
+}
+
+/// A file that is watched, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    watcher: Arc<Watcher>,
+    file: PathBuf,
+    /// Counts up at each event.
+    pub(crate) events: watch::Receiver<u64>,
+}
+
+impl Watcher {
+    /// Watches a database file and those beside it. `None` if the system can't.
+    pub(crate) fn watch(self: &Arc<Self>, file: &Path) -> Option<Watched> {
+        // Events come with the folder's real path.
+        let folder = file.parent()?.canonicalize().ok()?;
+        let file = folder.join(file.file_name()?);
+        let mut folders = locked(&self.folders);
+        let watcher = folders.watcher.get_or_insert_with(|| start(self.files.clone())).as_mut()?;
+        let sender = watch::Sender::new(0);
+        let events = sender.subscribe();
+        locked(&self.files).insert(file.clone(), sender);
+        // Watching a folder twice is watching it once.
+        if let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive) {
+            tracing::warn!(folder = %folder.display(), %error, "the folder can't be watched");
+            locked(&self.files).remove(&file);
+            return None;
+        }
+        *folders.rooms.entry(folder).or_insert(0) += 1;
+        Some(Watched { watcher: self.clone(), file, events })
+    }
+
+    fn unwatch(&self, file: &Path) {
+        locked(&self.files).remove(file);
+        let Some(folder) = file.parent() else { return };
+        let mut folders = locked(&self.folders);
+        let Some(rooms) = folders.rooms.get_mut(folder) else { return };
+        *rooms = rooms.saturating_sub(1);
+        if *rooms == 0 {
+            folders.rooms.remove(folder);
+            if let Some(Some(watcher)) = &mut folders.watcher {
+                // A folder that is gone is no longer watched.
+                drop(watcher.unwatch(folder));
+            }
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.watcher.unwatch(&self.file);
+    }
+}
+
+fn start(files: Arc<Mutex<HashMap<PathBuf, watch::Sender<u64>>>>) -> Option<RecommendedWatcher> {
+    let tell = move |event: notify::Result<notify::Event>| match event {
+        Ok(event) if event.kind.is_access() => {}
+        Ok(event) => {
+            let files = locked(&files);
+            if event.need_rescan() {
+                // Events were lost.
+                files.values().for_each(|events| events.send_modify(|count| *count += 1));
+            }
+            for path in event.paths {
+                if let Some(events) = files.get(database_of(&path).as_path()) {
+                    events.send_modify(|count| *count += 1);
+                }
+            }
+        }
+        Err(error) => tracing::warn!(%error, "watching the files of rooms failed"),
+    };
+    notify::recommended_watcher(tell).inspect_err(|error| tracing::warn!(%error, "files can't be watched")).ok()
+}
+
+/// The database that a file belongs to.
+fn database_of(path: &Path) -> PathBuf {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let database = SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix));
+    database.map_or_else(|| path.to_owned(), |database| path.with_file_name(database))
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_beside_a_database_belong_to_it() {
+        for (path, database) in [
+            ("/dbs/room", "/dbs/room"),
+            ("/dbs/room-wal", "/dbs/room"),
+            ("/dbs/a.b-c-journal", "/dbs/a.b-c"),
+            ("/dbs/r-shm", "/dbs/r"),
+            ("/dbs/wal", "/dbs/wal"),
+        ] {
+            assert_eq!(database_of(Path::new(path)), Path::new(database));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_to_one_database_is_heard_by_it_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let watcher = Arc::new(Watcher::default());
+        let mut one = watcher.watch(&folder.path().join("one")).unwrap();
+        let two = watcher.watch(&folder.path().join("two.x")).unwrap();
+        std::fs::write(folder.path().join("one-wal"), "something").unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(10), one.events.changed()).await.unwrap().unwrap();
+        assert!(!two.events.has_changed().unwrap());
+        drop((one, two));
+        assert!(locked(&watcher.files).is_empty());
+        assert!(locked(&watcher.folders).rooms.is_empty());
+    }
+}

@@ -1,0 +1,113 @@
+//! What other processes write into a room's file reaches the room's clients.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tower_sqlite_sync_wire::Value;
+
+use crate::fixture::{Client, ClientOptions, SCHEMA, Server, cell, cells, until};
+
+/// A connection as another process has one: with the engine, and with whatever durability it likes.
+fn another_process(server: &Server, room: &str) -> Connection {
+    let conn = Connection::open(server.file(room)).unwrap();
+    crr::load(&conn).unwrap();
+    conn.pragma_update(None, "synchronous", "OFF").unwrap();
+    conn
+}
+
+#[tokio::test]
+async fn a_commit_of_another_process_is_shown_to_connected_clients() {
+    let server = Server::start().await;
+    for room in ["r", "with.dots-wal.db", "r-2"] {
+        let mut client = Client::join(&server, room, 1).await;
+        let other = another_process(&server, room);
+        for row in 1..4 {
+            other.execute("INSERT INTO foo VALUES (?1, 'theirs')", [row]).unwrap();
+            assert_eq!(cells(&client.changes().await), [format!("{row}.b='theirs'")]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_system_that_tells_nothing_is_polled() {
+    let server = Server::with(|config| config.with_watch_files(false).with_poll_files(Duration::from_millis(10))).await;
+    let mut client = Client::join(&server, "r", 1).await;
+    another_process(&server, "r").execute("INSERT INTO foo VALUES (1, 2)", []).unwrap();
+    assert_eq!(cells(&client.changes().await), ["1.b=2"]);
+}
+
+#[tokio::test]
+async fn without_either_it_is_shown_with_our_next_commit() {
+    let server = Server::with(|config| config.with_watch_files(false)).await;
+    let mut client = Client::join(&server, "r", 1).await;
+    another_process(&server, "r").execute("INSERT INTO foo VALUES (1, 2)", []).unwrap();
+    server.write("r", "INSERT INTO foo VALUES (3, 4)").await;
+    assert_eq!(client.gather(2).await, ["1.b=2", "3.b=4"]);
+}
+
+#[tokio::test]
+async fn a_commit_right_after_a_write_of_ours_that_changed_nothing_is_shown() {
+    let server = Server::start().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    let mut writer = Client::join(&server, "r", 2).await;
+    server.write("r", "INSERT INTO foo VALUES (1, 2)").await;
+    client.changes().await;
+    // It takes a db_version and leaves nothing under it; the other process takes the same one.
+    server.write("r", "UPDATE foo SET b = b").await;
+    another_process(&server, "r").execute("INSERT INTO foo VALUES (3, 4)", []).unwrap();
+    assert_eq!(cells(&client.changes().await), ["3.b=4"]);
+    writer.push(0, &[cell(5, "b", Value::Integer(6), 1)]).await;
+    assert_eq!(cells(&client.changes().await), ["5.b=6"]);
+}
+
+#[tokio::test]
+async fn both_sides_write_at_once_and_nothing_is_missed() {
+    const ROWS: i64 = 60;
+    let server = Server::start().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    let other = another_process(&server, "r");
+    other.busy_timeout(Duration::from_secs(30)).unwrap();
+    let theirs = tokio::task::spawn_blocking(move || {
+        for row in 0..ROWS {
+            other.execute("INSERT INTO foo VALUES (?1, 'theirs')", [1000 + row]).unwrap();
+        }
+    });
+    for row in 0..ROWS {
+        server.write("r", &format!("INSERT INTO foo VALUES ({row}, 'ours')")).await;
+    }
+    theirs.await.unwrap();
+    let mut seen = 0;
+    until("all rows to be shown", async || {
+        seen += cells(&client.changes().await).len();
+        seen >= 2 * usize::try_from(ROWS).unwrap()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_migration_by_another_process_closes_clients_with_the_schema_of_before() {
+    let server = Server::start().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    let next = SCHEMA.replace("NOT NULL, b)", "NOT NULL, b, c)").replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS");
+    let version = server.publish(&next);
+    let other = another_process(&server, "r");
+    other.query_row("SELECT crsql_automigrate(?1, '')", [&next], |_| Ok(())).unwrap();
+    other.execute("UPDATE crsql_master SET value = ?1 WHERE key = 'schema_version'", [version]).unwrap();
+    assert_eq!(client.closed().await.0, 4400);
+    let mut client = Client::connect_with(server.address, "r", 1, ClientOptions::default()).await;
+    client.announce_schema("main.sql", version, &[]).await;
+    client.start_streaming().await;
+}
+
+#[tokio::test]
+async fn a_room_whose_file_is_removed_is_opened_anew() {
+    let server = Server::start().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    let former = client.server;
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(server.file(&format!("r{suffix}"))).unwrap();
+    }
+    assert_eq!(client.closed().await.0, 1011);
+    assert_ne!(Client::join(&server, "r", 1).await.server, former);
+    assert!(server.file("r").exists());
+}
