@@ -112,6 +112,13 @@ mod tests {
         RoomName::parse("a").unwrap()
     }
 
+    /// Writes a file as LiteFS shows it: whole, or not at all.
+    fn put(file: &Path, text: &str) {
+        let new = file.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, file).unwrap();
+    }
+
     proptest! {
         #[test]
         fn every_transaction_id_is_read(id: u64, checksum: u64) {
@@ -149,9 +156,9 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(10);
         let appear = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            fs::write(&file, "0000000000000004/0").unwrap();
+            put(&file, "0000000000000004/0");
             tokio::time::sleep(Duration::from_secs(1)).await;
-            fs::write(&file, "0000000000000005/0").unwrap();
+            put(&file, "0000000000000005/0");
             Instant::now()
         };
         let room = room();
