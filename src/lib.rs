@@ -93,6 +93,7 @@ mod body;
 pub mod config;
 mod connection;
 mod error;
+pub mod from_ws_server;
 mod future;
 mod handle;
 mod handshake;
