@@ -72,7 +72,7 @@ pub(crate) fn register(conn: &Connection, engine: &SharedEngine) -> rusqlite::Re
     with("crsql_fract_fix_conflict_return_old_key", -1, innocuous, fractional::call_fix_conflict)?;
     with("crsql_sha", 0, innocuous | deterministic, |_, _| Ok(Value::Text(BUILD.to_owned())))?;
     with("crsql_finalize", -1, direct, |engine, _| {
-        engine.db().flush_prepared_statement_cache();
+        engine.let_go_of_statements();
         Ok(Value::Text("finalized".to_owned()))
     })
 }

@@ -125,6 +125,8 @@
 //! # Limits
 //!
 //! - Every connection that writes to a CRR must have the engine loaded. Without it, the write fails.
+//! - Only the main database of a connection is tracked. Don't write to CRRs of an ATTACHed one: their triggers would record the
+//!   writes in the main database, if it has a CRR of the same name, and fail otherwise. Reading them is fine.
 //! - UNIQUE and foreign keys hold for one copy; merged rows of several may break them. So CRRs can't have foreign keys, nor
 //!   UNIQUE indexes besides their key. Keys can't be NULL, and should be random ids, not counters.
 //! - All changes of one db_version have to be merged in one transaction, or a reader may see half of somebody's.

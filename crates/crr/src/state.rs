@@ -69,16 +69,23 @@ impl Engine {
         self.prepared.with(work)
     }
 
+    /// Lets go of all prepared statements, until new ones are needed.
+    pub(crate) fn let_go_of_statements(&self) {
+        self.prepared.let_go();
+        self.db().flush_prepared_statement_cache();
+    }
+
     /// Lets go of all prepared statements, and keeps no new ones: open statements keep SQLite from closing.
     pub(crate) fn forget_statements(&self) {
         self.db().set_prepared_statement_cache_capacity(0);
-        self.prepared.let_go();
-        self.db().flush_prepared_statement_cache();
+        self.prepared.keep(false);
+        self.let_go_of_statements();
     }
 
     /// The opposite of [`forget_statements`](Self::forget_statements).
     pub(crate) fn keep_statements(&self) {
         self.db().set_prepared_statement_cache_capacity(STATEMENTS);
+        self.prepared.keep(true);
     }
 
     /// Stops tracking until the guard is dropped: the engine writes.

@@ -17,7 +17,12 @@ self_cell::self_cell!(
     }
 );
 
-type AtHand<'c> = Cell<Shelf<'c>>;
+/// What is at hand between two uses.
+struct AtHand<'c> {
+    shelf: Cell<Shelf<'c>>,
+    /// Whether anything is.
+    kept: Cell<bool>,
+}
 
 #[derive(Default)]
 struct Shelf<'c> {
@@ -35,7 +40,7 @@ struct Kept<'c> {
 
 impl Prepared {
     pub(crate) fn on(db: Connection) -> Prepared {
-        Prepared::new(db, |_| AtHand::default())
+        Prepared::new(db, |_| AtHand { shelf: Cell::default(), kept: Cell::new(true) })
     }
 
     pub(crate) fn db(&self) -> &Connection {
@@ -45,17 +50,24 @@ impl Prepared {
     /// Works with the statements at hand. Whoever is called back meanwhile, by a trigger say, begins with none.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Statements<'_>) -> R) -> R {
         self.with_dependent(|db, at_hand| {
-            let shelf = at_hand.take();
+            let shelf = at_hand.shelf.take();
             let mut statements = Statements { db, before: shelf.requests, shelf };
             let done = work(&mut statements);
-            at_hand.set(statements.put_back());
+            if at_hand.kept.get() {
+                at_hand.shelf.set(statements.put_back());
+            }
             done
         })
     }
 
     /// Has none at hand any more.
     pub(crate) fn let_go(&self) {
-        self.with_dependent(|_, at_hand| drop(at_hand.take()));
+        self.with_dependent(|_, at_hand| drop(at_hand.shelf.take()));
+    }
+
+    /// Sets whether what is used from now on stays at hand. SQLite may ask us to let go and then not close, after all.
+    pub(crate) fn keep(&self, yes: bool) {
+        self.with_dependent(|_, at_hand| at_hand.kept.set(yes));
     }
 }
 
@@ -154,6 +166,20 @@ mod tests {
             prepared.with(|inner| assert!(inner.shelf.statements.is_empty() && inner.get("SELECT 2").is_ok()));
             assert!(outer.get("SELECT 1").is_ok());
         });
+        assert_eq!(texts(&prepared), ["SELECT 1"]);
+    }
+
+    #[test]
+    fn nothing_stays_at_hand_if_nothing_is_kept() {
+        let prepared = prepared();
+        prepared.with(|statements| assert!(statements.get("SELECT 1").is_ok()));
+        prepared.keep(false);
+        prepared.let_go();
+        assert!(texts(&prepared).is_empty());
+        prepared.with(|statements| assert!(statements.get("SELECT 1").is_ok()));
+        assert!(texts(&prepared).is_empty());
+        prepared.keep(true);
+        prepared.with(|statements| assert!(statements.get("SELECT 1").is_ok()));
         assert_eq!(texts(&prepared), ["SELECT 1"]);
     }
 

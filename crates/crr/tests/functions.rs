@@ -4,6 +4,7 @@
 
 mod site;
 
+use rusqlite::ffi;
 use rusqlite::functions::FunctionFlags;
 use site::{EMPTY, FOO, Site};
 
@@ -357,6 +358,45 @@ fn a_name_that_is_no_text_names_no_table() {
 fn crsql_sha_tells_the_build() {
     let a = Site::new("A", EMPTY);
     a.query_is("SELECT crsql_sha() = crsql_sha(), length(crsql_sha()) > 0", &["1, 1"]);
+}
+
+/// The statements that are prepared on a connection.
+fn open_statements(site: &Site) -> usize {
+    // SAFETY: the connection is open, and nobody else uses it.
+    #[allow(unsafe_code, reason = "rusqlite doesn't list statements")]
+    let next = |after| unsafe { ffi::sqlite3_next_stmt(site.conn.handle(), after) };
+    std::iter::successors(Some(next(std::ptr::null_mut())), |last| Some(next(*last)))
+        .take_while(|statement| !statement.is_null())
+        .count()
+}
+
+#[test]
+fn crsql_finalize_leaves_no_statement_open() {
+    let a = Site::new("A", FOO);
+    a.run("INSERT INTO foo VALUES(1,2,3)");
+    a.merge("foo 010901 b 1 5 1 X 5 0");
+    a.conn.flush_prepared_statement_cache();
+    assert!(open_statements(&a) > 0);
+    a.run("SELECT crsql_finalize()");
+    assert_eq!(open_statements(&a), 0);
+}
+
+#[test]
+fn a_connection_that_was_busy_when_it_should_close_closes_later() {
+    let a = Site::new("A", FOO);
+    // SAFETY: the first attempt to close fails, so that the connection stays open; the second is rusqlite's. The statement is
+    // finalized before.
+    #[allow(unsafe_code, reason = "rusqlite doesn't close a connection that has statements")]
+    unsafe {
+        let (handle, mut reading) = (a.conn.handle(), std::ptr::null_mut());
+        let prepared =
+            ffi::sqlite3_prepare_v2(handle, c"SELECT 1".as_ptr(), -1, &raw mut reading, std::ptr::null_mut());
+        assert_eq!(prepared, ffi::SQLITE_OK);
+        assert_eq!(ffi::sqlite3_close(handle), ffi::SQLITE_BUSY);
+        a.run("INSERT INTO foo VALUES(1,2,3)");
+        ffi::sqlite3_finalize(reading);
+    }
+    a.conn.close().map_err(|(_, error)| error).unwrap();
 }
 
 #[test]
