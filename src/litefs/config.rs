@@ -187,6 +187,10 @@ impl LiteFsSecret {
         }
         Ok(Self(Arc::from(secret)))
     }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }
 
 impl fmt::Debug for LiteFsSecret {
