@@ -6,7 +6,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::state::{Engine, SharedEngine};
-use crate::{Error, Result, SiteId, changes_vtab, clset, functions, hooks, unpack_vtab};
+use crate::{Error, Result, SiteId, changes_vtab, clset, functions, hooks, raw, unpack_vtab};
 
 /// The engine version whose files we write, as `MMmmppbb`.
 const VERSION: i64 = 160_300;
@@ -127,7 +127,7 @@ impl Engine {
             return Err(NO_SITE_ID);
         }
         // What the id that it had stood for.
-        self.authors.forget();
+        self.authors.changed(raw::content_stamp(self.db())?);
         self.last_row.forget();
         Ok(SiteId::from_bytes(id))
     }

@@ -127,6 +127,7 @@ fn arguments<'a, const N: usize>(
 /// Tracks a write to a row of `table`, which was looked up just before: that has refreshed the schema.
 fn track(engine: &Engine, table: &Table, work: impl FnOnce(Row<'_, '_>) -> Result<()>) -> Result<()> {
     let version = engine.next_version_after_refresh(0)?;
+    engine.last_row.forget();
     engine.with_statements(|statements| work(Row { engine, statements, table, version }))
 }
 

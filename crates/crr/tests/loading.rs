@@ -317,3 +317,22 @@ fn a_new_site_id_that_is_rolled_back_is_none() {
     conn.execute_batch("ROLLBACK").unwrap();
     assert_eq!(crr.site_id().unwrap(), former);
 }
+
+#[test]
+fn a_new_site_id_that_is_rolled_back_to_a_savepoint_is_no_authors() {
+    let conn = Connection::open_in_memory().unwrap();
+    let crr = crr::load(&conn).unwrap();
+    conn.execute_batch("CREATE TABLE foo (a PRIMARY KEY NOT NULL, b); SELECT crsql_as_crr('foo')").unwrap();
+    let change = |author: SiteId, key: u8| {
+        let sql = "INSERT INTO crsql_changes VALUES ('foo', ?1, 'b', 5, 1, 1, ?2, 1, 0)";
+        conn.execute(sql, (vec![1, 9, key], author.as_bytes())).unwrap();
+    };
+    conn.execute_batch("BEGIN; SAVEPOINT s").unwrap();
+    let passing = crr.take_new_site_id().unwrap();
+    change(passing, 1);
+    conn.execute_batch("ROLLBACK TO s").unwrap();
+    change(passing, 2);
+    conn.execute_batch("COMMIT").unwrap();
+    let author: Vec<u8> = conn.query_row("SELECT site_id FROM crsql_changes", [], |row| row.get(0)).unwrap();
+    assert_eq!(author, passing.as_bytes());
+}

@@ -84,6 +84,7 @@ impl<'t> Merge<'t> {
         changes.clone().try_for_each(|change| check.change(&change))?;
 
         let _untracked = engine.untracked();
+        engine.last_row.forget();
         engine.with_statements(|statements| {
             let mut session = Session::new(engine, statements, &self.options, &mut self.volume)?;
             let mut group: Vec<Change<'a>> = Vec::new();

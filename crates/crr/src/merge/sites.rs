@@ -43,14 +43,15 @@ impl Sites {
 #[derive(Debug, Default)]
 pub(crate) struct Authors {
     found: Cell<Option<Found>>,
-    /// The content stamp at which an author was last added.
+    /// The content stamp at which an author was last added, or became another.
     added_at: Cell<Option<u32>>,
 }
 
 impl Authors {
-    /// Ordinals may stand for other sites now.
-    pub(crate) fn forget(&self) {
+    /// Ordinals stand for other sites now, at least until the transaction under way, which has this stamp, is rolled back.
+    pub(crate) fn changed(&self, stamp: u32) {
         self.found.take();
+        self.added_at.set(Some(stamp));
     }
 }
 
