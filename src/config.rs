@@ -149,7 +149,6 @@ macro_rules! settings {
     };
 }
 
-#[cfg(test)]
 pub(crate) use settings;
 
 impl SyncConfig {

@@ -235,7 +235,11 @@ impl Error {
 
     /// Whether a changeset is to blame, and would fail again.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Changeset { .. } | Self::RefusedByPrimary { .. })
+        match self {
+            Self::Changeset { .. } => true,
+            Self::RefusedByPrimary { refusal, .. } => refusal.code == Close::POLICY,
+            _ => false,
+        }
     }
 
     pub(crate) fn schema_refused(room: &RoomName, schema: &SchemaName, source: crr::Error) -> Self {

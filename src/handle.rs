@@ -141,6 +141,11 @@ impl SyncHandle {
         self.hub.rooms().reopen().await;
     }
 
+    /// Waits until the layer shuts down.
+    pub(crate) async fn closing(&self) {
+        self.hub.closing().await;
+    }
+
     /// Tells that a room's file is an earlier one than its clients knew: a backup that was restored, or copied back by hand.
     ///
     /// The room's database becomes another site; which one it was, and up to where, is remembered in it. Connected clients are

@@ -99,8 +99,6 @@ mod handle;
 mod handshake;
 mod hub;
 mod layer;
-// In tests only, until rooms use it.
-#[cfg(test)]
 mod litefs;
 mod primary;
 mod refusals;
@@ -118,8 +116,7 @@ pub use error::Error;
 pub use future::SyncFuture;
 pub use handle::{RoomStatus, SyncHandle};
 pub use layer::SyncLayer;
-#[cfg(test)]
-pub use litefs::{LiteFsConfig, LiteFsSecret, LiteFsSecretError};
+pub use litefs::{LiteFs, LiteFsConfig, LiteFsSecret, LiteFsSecretError};
 pub use primary::{Changeset, Opening, Primary, PrimaryFuture, PrimaryUnavailable, Refusal, Verdict};
 pub use room::{RoomName, RoomNameError, SchemaName};
 pub use service::SyncService;

@@ -15,6 +15,9 @@ pub(crate) struct Close {
 }
 
 impl Close {
+    /// The code for what is not allowed.
+    pub(crate) const POLICY: u16 = 1008;
+
     /// 1001: the server stops, or the room does.
     pub(crate) fn going_away() -> Self {
         Self::new(1001, "the server is going away: connect again")
@@ -42,7 +45,7 @@ impl Close {
 
     /// 1008: not allowed.
     pub(crate) fn policy(reason: &str) -> Self {
-        Self::new(1008, reason)
+        Self::new(Self::POLICY, reason)
     }
 
     /// 1009: a message over the limit.

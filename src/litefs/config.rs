@@ -33,7 +33,7 @@ const MIN_SECRET_BYTES: usize = 16;
 
 /// How the nodes of a cluster on LiteFS find, trust and bound one another.
 ///
-/// ```ignore
+/// ```
 /// use tower_sqlite_sync::{LiteFsConfig, LiteFsSecret};
 ///
 /// let secret = LiteFsSecret::new("a long text that all nodes have")?;

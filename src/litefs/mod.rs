@@ -5,9 +5,11 @@
 
 mod config;
 mod link;
+mod node;
 mod position;
 mod position_watch;
 mod request;
 mod role;
 
 pub use config::{LiteFsConfig, LiteFsSecret, LiteFsSecretError};
+pub use node::LiteFs;
