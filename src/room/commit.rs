@@ -106,16 +106,24 @@ impl Commit {
         }
         let sight = Sight::of(conn).map_err(|error| Error::engine(&self.room, error))?;
         let Some(sight) = sight else { return Err(Error::NoSuchRoom { room: self.room.clone() }) };
-        match sync(conn) {
-            Ok(()) => {}
-            Err(error) if is_locked(&error) => return Ok(false),
-            Err(error) => return Err(sqlite(error)),
+        // Another server answers our commit with one of its own, to make it durable. That one needs no answer.
+        if self.is_news(&sight) {
+            match sync(conn) {
+                Ok(()) => {}
+                Err(error) if is_locked(&error) => return Ok(false),
+                Err(error) => return Err(sqlite(error)),
+            }
         }
         tracing::debug!(room = %self.room, now = sight.now, "another process has written");
         self.commits_of_others.store(commits, Ordering::Relaxed);
         self.parts.follow(&sight);
         self.show(conn, sight.now);
         Ok(true)
+    }
+
+    fn is_news(&self, sight: &Sight) -> bool {
+        let Parts { site, feed, schema, .. } = &self.parts;
+        sight.now != feed.now() || sight.site != *site || sight.schema != *schema.borrow()
     }
 
     /// Runs the application's closure in a transaction.
