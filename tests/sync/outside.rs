@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tower_sqlite_sync::SyncConfig;
 use tower_sqlite_sync_wire::Value;
 
 use crate::fixture::{Client, ClientOptions, SCHEMA, Server, cell, cells, until};
@@ -111,30 +110,4 @@ async fn a_room_whose_file_is_removed_is_opened_anew() {
     assert_eq!(client.closed().await.0, 1011);
     assert_ne!(Client::join(&server, "r", 1).await.server, former);
     assert!(server.file("r").exists());
-}
-
-#[tokio::test]
-async fn servers_with_one_folder_show_each_others_changes_and_then_rest() {
-    let one = Server::start().await;
-    let config = SyncConfig::default()
-        .with_db_folder(one.folder.path().join("dbs"))
-        .with_schema_folder(one.folder.path().join("schemas"));
-    let two = Server::on(one.folder.clone(), config).await;
-    let (mut a, mut b) = (Client::join(&one, "r", 1).await, Client::join(&two, "r", 2).await);
-    // Who reads the whole time is in the way of checkpoints, so that commits have to sync what the other server wrote.
-    let reader = another_process(&one, "r");
-    reader.execute_batch("BEGIN; SELECT * FROM foo").unwrap();
-    for row in 1..4 {
-        one.write("r", &format!("INSERT INTO foo VALUES ({row}, 'one')")).await;
-        assert_eq!(cells(&b.changes().await), [format!("{row}.b='one'")]);
-        a.changes().await;
-        two.write("r", &format!("UPDATE foo SET b = 'two' WHERE a = {row}")).await;
-        assert_eq!(cells(&a.changes().await), [format!("{row}.b='two'")]);
-        b.changes().await;
-    }
-    let syncs = one.rows("r", "SELECT count FROM crsql_sync_syncs").await;
-    assert!(
-        syncs[0].parse::<i64>().unwrap() <= 6,
-        "each commit is answered by one of the other server at most: {syncs:?}"
-    );
 }

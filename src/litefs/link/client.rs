@@ -126,8 +126,10 @@ impl Caller {
                 }
             };
             tokio::select! {
-                () = serve => return,
+                // First: what was asked after the target had changed is for the new one.
+                biased;
                 changed = primary.changed() => if changed.is_err() { return },
+                () = serve => return,
             }
         }
     }
