@@ -14,7 +14,7 @@ use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome, Queued};
 use super::{Parts, RoomName, migration};
 use crate::applied::{AppliedChangeset, Observer};
-use crate::error::{Error, is_locked};
+use crate::error::Error;
 
 /// A transaction of the application.
 pub(super) type WriteJob = Box<dyn FnOnce(&Transaction<'_>) -> Verdict + Send>;
@@ -99,26 +99,32 @@ impl Commit {
 
     /// Shows what other processes have committed, once it is durable. False if one of them is in the way.
     pub(super) fn look(&self, conn: &mut Connection) -> Result<bool, Error> {
-        let sqlite = |error| Error::sqlite(&self.room, error);
-        let commits = conn.query_row("PRAGMA data_version", [], |row| row.get(0)).map_err(sqlite)?;
-        if commits == self.commits_of_others.load(Ordering::Relaxed) {
-            return Ok(true);
+        match self.try_look(conn) {
+            Ok(Some(())) => Ok(true),
+            Ok(None) => Err(Error::NoSuchRoom { room: self.room.clone() }),
+            Err(error) if error.is_busy() => Ok(false),
+            Err(error) => Err(Error::engine(&self.room, error)),
         }
-        let sight = Sight::of(conn).map_err(|error| Error::engine(&self.room, error))?;
-        let Some(sight) = sight else { return Err(Error::NoSuchRoom { room: self.room.clone() }) };
+    }
+
+    /// `None` if the file is no longer a room.
+    fn try_look(&self, conn: &mut Connection) -> crr::Result<Option<()>> {
+        let commits = conn.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+        if commits == self.commits_of_others.load(Ordering::Relaxed) {
+            return Ok(Some(()));
+        }
+        let tx = conn.transaction()?;
+        let Some(sight) = Sight::of(&tx)? else { return Ok(None) };
+        tx.commit()?;
         // Another server answers our commit with one of its own, to make it durable. That one needs no answer.
         if self.is_news(&sight) {
-            match sync(conn) {
-                Ok(()) => {}
-                Err(error) if is_locked(&error) => return Ok(false),
-                Err(error) => return Err(sqlite(error)),
-            }
+            sync(conn)?;
+            tracing::debug!(room = %self.room, now = sight.now, "another process has written");
+            self.parts.follow(&sight);
+            self.show(conn, sight.now);
         }
-        tracing::debug!(room = %self.room, now = sight.now, "another process has written");
         self.commits_of_others.store(commits, Ordering::Relaxed);
-        self.parts.follow(&sight);
-        self.show(conn, sight.now);
-        Ok(true)
+        Ok(Some(()))
     }
 
     fn is_news(&self, sight: &Sight) -> bool {

@@ -58,8 +58,8 @@ impl Outside {
     }
 
     async fn look_again_and_again(&mut self) {
+        // At once: what was committed between opening the room and watching its file, nothing tells of.
         loop {
-            self.next().await;
             if let Err(error) = self.check().await {
                 return self.ending.fail(&error);
             }
@@ -72,6 +72,7 @@ impl Outside {
                 }
             }
             sleep(INTERVAL).await;
+            self.next().await;
         }
     }
 

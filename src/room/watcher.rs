@@ -45,21 +45,23 @@ impl Watcher {
         let file = folder.join(file.file_name()?);
         let mut folders = locked(&self.folders);
         let watcher = folders.watcher.get_or_insert_with(|| start(self.files.clone())).as_mut()?;
-        let sender = watch::Sender::new(0);
-        let events = sender.subscribe();
-        locked(&self.files).insert(file.clone(), sender);
         // Watching a folder twice is watching it once.
         if let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive) {
             tracing::warn!(folder = %folder.display(), %error, "the folder can't be watched");
-            locked(&self.files).remove(&file);
             return None;
         }
+        // A room that is opened again may be watched before it is no longer watched from the time before.
+        let events = locked(&self.files).entry(file.clone()).or_default().subscribe();
         *folders.rooms.entry(folder).or_insert(0) += 1;
         Some(Watched { watcher: self.clone(), file, events })
     }
 
     fn unwatch(&self, file: &Path) {
-        locked(&self.files).remove(file);
+        let mut files = locked(&self.files);
+        if files.get(file).is_some_and(|events| events.receiver_count() <= 1) {
+            files.remove(file);
+        }
+        drop(files);
         let Some(folder) = file.parent() else { return };
         let mut folders = locked(&self.folders);
         let Some(rooms) = folders.rooms.get_mut(folder) else { return };
@@ -140,5 +142,17 @@ mod tests {
         drop((one, two));
         assert!(locked(&watcher.files).is_empty());
         assert!(locked(&watcher.folders).rooms.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_watched_again_is_still_heard_when_the_first_watch_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let watcher = Arc::new(Watcher::default());
+        let file = folder.path().join("room");
+        let first = watcher.watch(&file).unwrap();
+        let mut second = watcher.watch(&file).unwrap();
+        drop(first);
+        std::fs::write(&file, "something").unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(10), second.events.changed()).await.unwrap().unwrap();
     }
 }
