@@ -8,7 +8,7 @@ use rusqlite::{Connection, Transaction};
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::primary::{Changeset, Opening, Verdict};
-use crate::room::{Purpose, RoomName, SchemaName, WantedSchema};
+use crate::room::{Purpose, Room, RoomName, SchemaName, Submitted, WantedSchema};
 
 /// Reads and writes rooms from server code, lists them, and shuts the layer down.
 ///
@@ -126,13 +126,21 @@ impl SyncHandle {
     /// Applies changes of a client that is connected elsewhere, as if it were connected here: they wait their turn, are checked
     /// against what the room has from the client, and are durable when this returns [`Verdict::Applied`].
     ///
+    /// A client's changesets build on each other: one that is applied before this has returned for the one before may be a
+    /// [`Verdict::Gap`].
+    ///
     /// # Errors
     ///
     /// [`Error::NoSuchRoom`], [`Error::NotPrimary`] if the room is a copy here as well, or a failure of the room: then the
     /// changeset may be applied again later. What can never be applied is a [`Verdict::Refused`].
     pub async fn apply(&self, room: &str, changeset: Changeset) -> Result<Verdict, Error> {
+        self.submit(room, changeset).await?.verdict().await
+    }
+
+    /// The first half of [`apply`](Self::apply): once it returns, what is submitted next comes after it.
+    pub(crate) async fn submit(&self, room: &str, changeset: Changeset) -> Result<Submitted, Error> {
         let room = self.hub.rooms().enter(&self.name(room)?, &Purpose::Existing).await?;
-        room.apply(changeset).await
+        Room::submit(room, changeset).await
     }
 
     /// Closes all open rooms and their connections (1001). Clients come back, and find the rooms where the
@@ -166,7 +174,7 @@ impl SyncHandle {
     /// The rooms that are open now. Rooms without clients are closed after a while; their files stay.
     #[must_use]
     pub fn rooms(&self) -> Vec<RoomStatus> {
-        let status = |room: Arc<crate::room::Room>| RoomStatus {
+        let status = |room: Arc<Room>| RoomStatus {
             name: room.name().clone(),
             connections: room.connections(),
             db_version: room.now(),

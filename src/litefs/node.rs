@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_sqlite_sync_wire as wire;
 
-use super::link::{self, LinkError, PrimaryLink};
+use super::link::{self, LinkError, PrimaryLink, Turn};
 use super::position::{self, TxId};
 use super::position_watch::PositionWatch;
 use super::request::{Answer, Request};
@@ -125,9 +125,9 @@ impl LiteFs {
         });
         let (secret, config) = (self.node.secret.clone(), self.node.config.clone());
         let node = self.node.clone();
-        let handler = move |request| {
+        let handler = move |request, turn| {
             let (node, rooms) = (node.clone(), rooms.clone());
-            async move { node.answer(&rooms, request).await }
+            async move { node.answer(&rooms, request, turn).await }
         };
         tokio::spawn(link::serve(listener, secret, config, handler, over));
     }
@@ -187,8 +187,8 @@ impl Node {
         }
     }
 
-    /// What another node asks.
-    async fn answer(&self, rooms: &SyncHandle, request: Request) -> Answer {
+    /// What another node asks. Its next request about the same room may begin once `turn` is dropped.
+    async fn answer(&self, rooms: &SyncHandle, request: Request, turn: Turn) -> Answer {
         if let Role::Replica { primary } = self.role.recheck().await {
             return Answer::NotPrimary { believed: primary };
         }
@@ -204,14 +204,13 @@ impl Node {
             Request::Apply { sender, since, schema_version, changes, .. } => {
                 let since = crr::Position { db_version: since.db_version, seq: since.seq };
                 let changeset = Changeset { site: engine_site(sender), since, schema_version, changes };
-                match rooms.apply(&room, changeset).await {
-                    Ok(Verdict::Applied { position, partial_rows, changes, db_version }) => Ok(Answer::Applied {
-                        position: wire_position(position),
-                        partial_rows,
-                        changes,
-                        db_version,
-                        txid: self.txid(&room).await,
-                    }),
+                let submitted = rooms.submit(&room, changeset).await;
+                drop(turn);
+                let applied = async { submitted?.verdict().await };
+                match applied.await {
+                    Ok(Verdict::Applied { position, partial_rows, changes, db_version }) => {
+                        Ok(Answer::Applied { position: wire_position(position), partial_rows, changes, db_version })
+                    }
                     Ok(Verdict::Gap(position)) => Ok(Answer::Gap { position: wire_position(position) }),
                     Ok(Verdict::Refused(refusal)) => Ok(failed(refusal)),
                     Err(error) => Err(error),
@@ -306,7 +305,7 @@ impl Primary for ThePrimary {
         };
         Box::pin(async move {
             match self.ask(request).await? {
-                Answer::Applied { position, partial_rows, changes, db_version, .. } => {
+                Answer::Applied { position, partial_rows, changes, db_version } => {
                     let position = crr::Position { db_version: position.db_version, seq: position.seq };
                     Ok(Verdict::Applied { position, partial_rows, changes, db_version })
                 }

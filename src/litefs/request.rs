@@ -12,7 +12,7 @@
 //! | answer | kind | in order |
 //! |---|---|---|
 //! | [`Opened`](Answer::Opened) | 1 | transaction u64 |
-//! | [`Applied`](Answer::Applied) | 2 | position; partial rows u8; changes u64; db_version i64; transaction u64 |
+//! | [`Applied`](Answer::Applied) | 2 | position; partial rows u8; changes u64; db_version i64 |
 //! | [`Gap`](Answer::Gap) | 3 | position |
 //! | [`NotPrimary`](Answer::NotPrimary) | 4 | optional text |
 //! | [`Failed`](Answer::Failed) | 5 | code u16; text |
@@ -68,8 +68,6 @@ pub(crate) enum Answer {
         changes: u64,
         /// The room's db_version with them.
         db_version: i64,
-        /// A copy that has come to this transaction has them too.
-        txid: TxId,
     },
     /// The changes start behind what the room has from their sender, which is this; nothing was applied.
     Gap { position: wire::Position },
@@ -172,13 +170,12 @@ impl Answer {
                 out.put_u8(kind::OPENED);
                 out.put_u64(txid.0);
             }
-            Self::Applied { position, partial_rows, changes, db_version, txid } => {
+            Self::Applied { position, partial_rows, changes, db_version } => {
                 out.put_u8(kind::APPLIED);
                 put_position(&mut out, *position);
                 out.put_u8(u8::from(*partial_rows));
                 out.put_u64(*changes);
                 out.put_i64(*db_version);
-                out.put_u64(txid.0);
             }
             Self::Gap { position } => {
                 out.put_u8(kind::GAP);
@@ -208,7 +205,6 @@ impl Answer {
                 partial_rows: flag(&mut body)?,
                 changes: body.try_get_u64()?,
                 db_version: body.try_get_i64()?,
-                txid: TxId(body.try_get_u64()?),
             },
             kind::GAP => Self::Gap { position: position(&mut body)? },
             kind::NOT_PRIMARY => {
@@ -314,15 +310,9 @@ mod tests {
     fn any_answer() -> impl Strategy<Value = Answer> {
         prop_oneof![
             any::<u64>().prop_map(|txid| Answer::Opened { txid: TxId(txid) }),
-            (any_position(), any::<(bool, u64, i64, u64)>()).prop_map(
-                |(position, (partial_rows, changes, db_version, txid))| Answer::Applied {
-                    position,
-                    partial_rows,
-                    changes,
-                    db_version,
-                    txid: TxId(txid),
-                }
-            ),
+            (any_position(), any::<(bool, u64, i64)>()).prop_map(|(position, (partial_rows, changes, db_version))| {
+                Answer::Applied { position, partial_rows, changes, db_version }
+            }),
             any_position().prop_map(|position| Answer::Gap { position }),
             any::<Option<String>>().prop_map(|believed| Answer::NotPrimary { believed }),
             any::<(u16, String)>().prop_map(|(code, reason)| Answer::Failed { code, reason }),

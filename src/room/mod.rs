@@ -23,6 +23,7 @@ mod outside;
 mod refused_schemas;
 mod registry;
 mod schema;
+mod submit;
 mod watcher;
 mod writer;
 
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::{Connection, Transaction};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tower_sqlite_sync_wire as wire;
 
 pub(crate) use self::convert::engine_site;
@@ -44,6 +45,7 @@ pub use self::name::{RoomName, RoomNameError};
 pub(crate) use self::registry::{Lease, Registry};
 pub use self::schema::SchemaName;
 pub(crate) use self::schema::WantedSchema;
+pub(crate) use self::submit::Submitted;
 pub(crate) use self::writer::{Applied, Changeset, Outcome};
 
 use self::database::{Location, ReadConnections, WriteConnection};
@@ -59,7 +61,7 @@ use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
-use crate::primary::{self, Primary, Verdict};
+use crate::primary::Primary;
 use crate::store::{Epoch, Home};
 
 /// An open room.
@@ -330,35 +332,6 @@ impl Room {
     /// Whether this process writes the room, and no other.
     pub(crate) fn is_written_here(&self) -> bool {
         self.is_written_here
-    }
-
-    /// Merges a changeset of a client that is connected to a copy of the room.
-    pub(crate) async fn apply(&self, changeset: primary::Changeset) -> Result<Verdict, Error> {
-        if !self.is_written_here {
-            return Err(Error::NotPrimary { room: self.name.clone() });
-        }
-        let (reply, mut outcomes) = mpsc::unbounded_channel();
-        let changeset = Changeset {
-            sender: convert::wire_site(changeset.site),
-            since: convert::wire_position(changeset.since),
-            changes: changeset.changes,
-            schema_version: changeset.schema_version,
-            reply,
-        };
-        self.merge(changeset).await?;
-        match outcomes.recv().await {
-            Some(Outcome::Applied(applied)) => Ok(Verdict::Applied {
-                position: convert::engine_position(applied.position),
-                partial_rows: applied.partial_rows,
-                changes: applied.changes,
-                db_version: applied.db_version,
-            }),
-            Some(Outcome::Gap(position)) => Ok(Verdict::Gap(convert::engine_position(position))),
-            Some(Outcome::Failed(error @ Error::Changeset { .. })) => Ok(Verdict::Refused(error.close().to_refusal())),
-            Some(Outcome::Failed(error)) => Err(error),
-            None if self.ending.has_ended() => Err(Error::GoingAway),
-            None => Ok(Verdict::Refused(Close::schema("the room has another version of the schema").to_refusal())),
-        }
     }
 
     /// Runs the application's `job` in a write transaction.

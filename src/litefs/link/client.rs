@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -16,6 +15,7 @@ use super::backoff::Backoff;
 use super::frame::{FrameReader, FrameWriter, Kind};
 use super::handshake::{self, HandshakeError};
 use super::log_limit::LogLimit;
+use super::off_the_runtime;
 use crate::litefs::request::{Answer, BodyError, Request};
 use crate::litefs::{LiteFsConfig, LiteFsSecret};
 
@@ -83,12 +83,8 @@ impl PrimaryLink {
             let weight = request.byte_len().clamp(1, self.config.link_bytes().clamp(1, MAX_WEIGHT));
             let weight = u32::try_from(weight).unwrap_or(u32::MAX);
             let bytes = self.bytes.clone().acquire_many_owned(weight).await.map_err(|_| LinkError::Lost)?;
-            let (body, limit) = (request.encode(), self.config.max_frame_bytes());
-            if body.len() > limit {
-                return Err(LinkError::TooLarge { bytes: body.len(), limit });
-            }
             let (reply, answer) = oneshot::channel();
-            self.queue.send(Queued { body, reply, _bytes: bytes }).await.map_err(|_| LinkError::Lost)?;
+            self.queue.send(Queued { request, reply, _bytes: bytes }).await.map_err(|_| LinkError::Lost)?;
             // It is dropped unanswered with the connection that it was, or was to be, sent on.
             answer.await.unwrap_or(Err(LinkError::Lost))
         };
@@ -101,7 +97,7 @@ type Reply = oneshot::Sender<Result<Answer, LinkError>>;
 /// A request that is not yet sent.
 #[derive(Debug)]
 struct Queued {
-    body: Bytes,
+    request: Request,
     reply: Reply,
     _bytes: OwnedSemaphorePermit,
 }
@@ -207,8 +203,18 @@ async fn send_requests(
     loop {
         // What nobody waits for any more isn't sent.
         if let Some((queued, id)) = next.take().filter(|queued| !queued.reply.is_closed()).zip(ids.next()) {
-            locked(pending).insert(id, queued.reply, config.pending_requests());
-            writer.frame(Kind::Request, id, queued.body).await?;
+            let Queued { request, reply, _bytes: held } = queued;
+            // Here, so that a request that takes long to encode isn't overtaken by those that were asked after it.
+            let body = off_the_runtime(request.byte_len(), move || request.encode()).await?;
+            let limit = config.max_frame_bytes();
+            if body.len() <= limit {
+                locked(pending).insert(id, reply, config.pending_requests());
+                writer.frame(Kind::Request, id, body).await?;
+            } else {
+                // Whoever asked may have gone away.
+                drop(reply.send(Err(LinkError::TooLarge { bytes: body.len(), limit })));
+            }
+            drop(held);
         }
         tokio::select! {
             queued = queue.recv() => match queued {

@@ -17,9 +17,21 @@ mod log_limit;
 mod server;
 #[cfg(test)]
 mod tests;
+mod turns;
+
+use std::io;
 
 pub(crate) use self::client::{LinkError, PrimaryLink};
 pub(crate) use self::server::serve;
+pub(crate) use self::turns::Turn;
 
 /// The most bytes that a semaphore can count.
 const MAX_WEIGHT: usize = u32::MAX as usize >> 3;
+
+/// Bodies of more bytes than this are not encoded or decoded on the threads on which everything else waits.
+const LARGE: usize = 256 << 10;
+
+/// Runs `work` on about so many bytes: where it may take long, if they are many.
+async fn off_the_runtime<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    if bytes <= LARGE { Ok(work()) } else { Ok(tokio::task::spawn_blocking(work).await?) }
+}

@@ -19,6 +19,8 @@ use super::MAX_WEIGHT;
 use super::frame::{FrameReader, FrameWriter, Head, Kind};
 use super::handshake;
 use super::log_limit::LogLimit;
+use super::off_the_runtime;
+use super::turns::{Turn, Turns, Waiting};
 use crate::litefs::request::{Answer, Request};
 use crate::litefs::{LiteFsConfig, LiteFsSecret};
 
@@ -31,6 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Answers requests of other nodes by `handler`, until `shutdown`. Then it hangs up, once what is in work is answered or
 /// `link_silence` is over.
 ///
+/// Requests of one node about one room are begun in the order in which they were sent: the next one once the handler drops its [`Turn`].
 /// A handler that panics or takes longer than `request_timeout` fails its request only. It is dropped where it waits when the one who
 /// asked is lost.
 pub(crate) async fn serve<H, F>(
@@ -40,7 +43,7 @@ pub(crate) async fn serve<H, F>(
     handler: H,
     shutdown: CancellationToken,
 ) where
-    H: Fn(Request) -> F + Send + Sync + 'static,
+    H: Fn(Request, Turn) -> F + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
@@ -97,7 +100,7 @@ struct Outgoing {
 
 impl<H, F> Server<H>
 where
-    H: Fn(Request) -> F + Send + Sync + 'static,
+    H: Fn(Request, Turn) -> F + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
     /// One connection, from its first byte to its end.
@@ -147,6 +150,7 @@ where
         let limit = self.config.max_frame_bytes();
         let places = Arc::new(Semaphore::new(self.config.link_requests().clamp(1, Semaphore::MAX_PERMITS)));
         let mut reader = FrameReader::new(read, self.config.link_silence());
+        let mut turns = Turns::default();
         loop {
             let place = acquire(&places, 1).await?;
             let head = next_request(&mut reader).await?;
@@ -159,33 +163,44 @@ where
             }
             let bytes = acquire(&self.bytes, head.body_len.min(self.config.link_bytes())).await?;
             let body = reader.body(head).await?;
-            while handlers.try_join_next().is_some() {}
+            let request = match off_the_runtime(body.len(), move || Request::decode(body)).await? {
+                Ok(request) => request,
+                Err(error) => {
+                    let body = error.to_string().into();
+                    let outgoing = Outgoing { kind: Kind::Error, id: head.id, body, _place: place };
+                    answers.send(outgoing).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+                    continue;
+                }
+            };
+            let mut idle = false;
+            while handlers.try_join_next().is_some() {
+                idle = true;
+            }
+            if idle {
+                turns.tidy();
+            }
+            let waiting = turns.line_up(request.room());
             let (server, answers) = (self.clone(), answers.clone());
             handlers.spawn(async move {
-                let (kind, body) = server.handle(body).await;
+                let body = server.handle(request, waiting).await.encode();
                 drop(bytes);
                 // The connection may have ended meanwhile.
-                drop(answers.send(Outgoing { kind, id: head.id, body, _place: place }).await);
+                drop(answers.send(Outgoing { kind: Kind::Response, id: head.id, body, _place: place }).await);
             });
         }
     }
 
-    async fn handle(&self, body: Bytes) -> (Kind, Bytes) {
-        let request = match Request::decode(body) {
-            Ok(request) => request,
-            Err(error) => return (Kind::Error, error.to_string().into()),
-        };
+    async fn handle(&self, request: Request, waiting: Waiting) -> Answer {
         let room = request.room().to_owned();
-        let handled = AssertUnwindSafe(async { (self.handler)(request).await }).catch_unwind();
-        let answer = match timeout(self.config.request_timeout(), handled).await {
+        let handled = AssertUnwindSafe(async { (self.handler)(request, waiting.turn().await).await }).catch_unwind();
+        match timeout(self.config.request_timeout(), handled).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => {
                 tracing::error!(room, "a forwarded request made its handler panic");
                 Answer::Failed { code: 1011, reason: "the primary's fault: read its log".to_owned() }
             }
             Err(_) => Answer::Failed { code: 1013, reason: "the primary took too long: try again later".to_owned() },
-        };
-        (Kind::Response, answer.encode())
+        }
     }
 
     /// Sends answers and signs of life, until nobody is left who could answer.

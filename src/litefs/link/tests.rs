@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tower_sqlite_sync_wire as wire;
 
 use super::frame::{FrameReader, FrameWriter, Kind};
-use super::{LinkError, PrimaryLink, handshake, serve};
+use super::{LinkError, PrimaryLink, Turn, handshake, serve};
 use crate::litefs::position::TxId;
 use crate::litefs::request::{Answer, Request};
 use crate::litefs::{LiteFsConfig, LiteFsSecret};
@@ -74,6 +74,14 @@ impl Primary {
         config: LiteFsConfig,
         handler: impl Fn(Request) -> F + Send + Sync + 'static,
     ) -> Self {
+        Self::in_turns(address, config, move |request, _turn| handler(request)).await
+    }
+
+    async fn in_turns<F: Future<Output = Answer> + Send + 'static>(
+        address: SocketAddr,
+        config: LiteFsConfig,
+        handler: impl Fn(Request, Turn) -> F + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -126,6 +134,41 @@ async fn mute_primary() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_about_a_room_are_begun_in_the_order_in_which_they_were_sent() {
+    const REQUESTS: i64 = 200;
+    let begun = Arc::new(Mutex::new(Vec::new()));
+    let record = begun.clone();
+    let primary = Primary::in_turns(([127, 0, 0, 1], 0).into(), config(), move |request, turn| {
+        let record = record.clone();
+        async move {
+            let number = number(&request);
+            for _ in 0..number % 7 {
+                tokio::task::yield_now().await;
+            }
+            record.lock().unwrap().push(number);
+            drop(turn);
+            opened(number)
+        }
+    })
+    .await;
+    let (read, write) = primary.connect().await.into_split();
+    let mut writer = FrameWriter::new(write, LONG);
+    let asking = async {
+        for number in 0..REQUESTS {
+            writer.frame(Kind::Request, number.unsigned_abs(), numbered(number).encode()).await.unwrap();
+        }
+    };
+    let mut reader = FrameReader::new(read, LONG);
+    let answered = async {
+        for _ in 0..REQUESTS {
+            assert_eq!(next(&mut reader).await.unwrap().0, Kind::Response);
+        }
+    };
+    tokio::join!(asking, answered);
+    assert_eq!(*begun.lock().unwrap(), (0..REQUESTS.unsigned_abs()).collect::<Vec<_>>());
 }
 
 #[tokio::test]
