@@ -21,6 +21,7 @@
 //! | `queue_changesets` | 256 | messages | waiting for one room's writer |
 //! | `queue_bytes` | 134217728 | bytes | waiting for one room's writer |
 //! | `queue_wait` | 30 | seconds | a changeset waits that long for a place in the queue, then 1013 |
+//! | `fork_uploads` | 4 | clients | of a room that [forked](crate::SyncHandle::fork), asked at a time for what they have of it |
 //! | `notify_interval` | 0 | seconds | least time between two messages of changes to one client |
 //! | `watch_files` | `true` | | shows clients what other processes write into the files of open rooms, as the file system tells of it |
 //! | `poll_files` | 0 | seconds | looks into the files of open rooms that often, where the file system tells nothing; 0 is never |
@@ -87,6 +88,7 @@ pub struct SyncConfig {
     queue_bytes: usize,
     #[serde(with = "seconds")]
     queue_wait: Duration,
+    fork_uploads: usize,
     #[serde(with = "seconds")]
     notify_interval: Duration,
     watch_files: bool,
@@ -120,6 +122,7 @@ impl Default for SyncConfig {
             queue_changesets: 256,
             queue_bytes: 128 << 20,
             queue_wait: Duration::from_secs(30),
+            fork_uploads: 4,
             notify_interval: Duration::ZERO,
             watch_files: true,
             poll_files: Duration::ZERO,
@@ -229,6 +232,9 @@ impl SyncConfig {
         queue_bytes, with_queue_bytes: usize;
         /// How long a changeset waits for a place in the writer's queue.
         queue_wait, with_queue_wait: Duration;
+        /// Clients of a room that are asked at a time for everything they have of it, after it [forked](crate::SyncHandle::fork).
+        /// The others go on receiving meanwhile.
+        fork_uploads, with_fork_uploads: usize;
         /// Least time between two messages of changes to one client; zero sends at once.
         notify_interval, with_notify_interval: Duration;
         /// Whether what other processes write into the files of open rooms is shown to their clients at once, as the file

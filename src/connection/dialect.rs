@@ -9,6 +9,9 @@ use tower_sqlite_sync_wire::{Message, Position, SiteId};
 use super::Close;
 use crate::room::Selection;
 
+/// Bytes from which on a message takes long to decode.
+const LARGE: usize = 256 << 10;
+
 /// The announce's kind of frame fixes the session's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
@@ -20,6 +23,15 @@ impl Dialect {
     /// The dialect of a first message.
     pub(super) fn of(message: &WsMessage) -> Self {
         if message.is_text() { Self::Json } else { Self::Binary }
+    }
+
+    /// Decodes a data message; a large one on a thread that may block, for everything else on this one would wait.
+    pub(super) async fn decode_off_the_runtime(self, message: WsMessage) -> Result<Message, Close> {
+        if message.len() <= LARGE {
+            return self.decode(message);
+        }
+        let decoding = tokio::task::spawn_blocking(move || self.decode(message));
+        decoding.await.unwrap_or_else(|_| Err(Close::going_away()))
     }
 
     /// Decodes a data message.

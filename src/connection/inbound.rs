@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
@@ -15,6 +15,7 @@ use super::dialect::Dialect;
 use super::intake::Refusal;
 use super::liveness::Liveness;
 use super::outbound::Command;
+use super::upload::Upload;
 use super::{Close, End, Session};
 use crate::auth::Access;
 use crate::config::SyncConfig;
@@ -85,27 +86,30 @@ where
         }
     }
 
-    /// Lets the client wait before it is asked for its changes. It is heard meanwhile; changes that it sends unasked are
-    /// kept for [`run`](Self::run).
-    pub(super) async fn wait(&mut self, wait: Duration) -> Result<(), End> {
-        let over = Instant::now() + wait;
-        while let Ok(received) = timeout_at(over, receive(self.stream, self.dialect, self.config, self.liveness)).await
-        {
-            match received? {
+    /// Lets the client wait for `something` before it is asked for its changes. It is heard meanwhile; changes that it sends
+    /// unasked are kept for [`run`](Self::run).
+    pub(super) async fn wait_for<T>(&mut self, something: impl Future<Output = T>) -> Result<T, End> {
+        let mut something = std::pin::pin!(something);
+        loop {
+            let received = tokio::select! {
+                biased;
+                came = &mut something => return Ok(came),
+                received = receive(self.stream, self.config, self.liveness) => received?,
+            };
+            match self.dialect.decode_off_the_runtime(received).await? {
                 changes @ Message::Changes(_) => {
                     self.unasked = Some(changes);
                     let _held = self.liveness.hold();
-                    sleep_until(over).await;
-                    break;
+                    return Ok(something.await);
                 }
                 other => self.on_message(other).await?,
             }
         }
-        Ok(())
     }
 
-    /// Receives until the connection must end, and says why.
-    pub(super) async fn run(mut self) -> End {
+    /// Receives until the connection must end, and says why. `upload` is the place that the client has among those that bring back
+    /// what they have of the room, if it is one of them.
+    pub(super) async fn run(mut self, mut upload: Option<Upload>) -> End {
         if let Some(message) = self.unasked.take()
             && let Err(end) = self.on_message(message).await
         {
@@ -114,11 +118,18 @@ where
         loop {
             let step = if self.in_flight < MAX_IN_FLIGHT {
                 tokio::select! {
-                    Some(outcome) = self.outcomes.recv() => self.on_outcome(outcome).await,
-                    received = receive(self.stream, self.dialect, self.config, self.liveness) => match received {
-                        Ok(message) => self.on_message(message).await,
+                    Some(outcome) = self.outcomes.recv() => {
+                        upload = None;
+                        self.on_outcome(outcome).await
+                    }
+                    received = receive(self.stream, self.config, self.liveness) => match received {
+                        Ok(message) => self.on_frame(message).await,
                         Err(end) => Err(end),
                     },
+                    () = over(upload.as_ref(), self.liveness) => {
+                        upload = None;
+                        Ok(())
+                    }
                 }
             } else {
                 let _held = self.liveness.hold();
@@ -131,6 +142,14 @@ where
                 return end;
             }
         }
+    }
+
+    async fn on_frame(&mut self, frame: WsMessage) -> Result<(), End> {
+        let message = {
+            let _held = self.liveness.hold();
+            self.dialect.decode_off_the_runtime(frame).await?
+        };
+        self.on_message(message).await
     }
 
     async fn on_message(&mut self, message: Message) -> Result<(), End> {
@@ -224,8 +243,8 @@ where
     }
 }
 
-/// The next message of the protocol. Cancel-safe.
-async fn receive<S>(stream: &mut S, dialect: Dialect, config: &SyncConfig, liveness: &Liveness) -> Result<Message, End>
+/// The next message of the protocol, not decoded yet. Cancel-safe.
+async fn receive<S>(stream: &mut S, config: &SyncConfig, liveness: &Liveness) -> Result<WsMessage, End>
 where
     S: Stream<Item = Result<WsMessage, WsError>> + Unpin,
 {
@@ -237,10 +256,18 @@ where
             None => return Err(End::Gone),
             Some(Ok(message)) => {
                 liveness.message_complete();
-                return Ok(dialect.decode(message)?);
+                return Ok(message);
             }
             Some(Err(error)) => return Err(socket_error(&error, config, liveness)),
         }
+    }
+}
+
+/// Waits until a client that was asked for what it has need not be waited for; for ever if there is none.
+async fn over(upload: Option<&Upload>, liveness: &Liveness) {
+    match upload {
+        Some(upload) => upload.over(liveness).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -13,6 +13,7 @@ mod inbound;
 mod intake;
 mod liveness;
 mod outbound;
+mod upload;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{sleep, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
@@ -34,6 +35,7 @@ use self::inbound::Inbound;
 pub(crate) use self::intake::IntakeBudget;
 use self::liveness::{Liveness, Watched};
 use self::outbound::{Command, Cursor, Outbound};
+use self::upload::Upload;
 use crate::auth::{Access, Grant};
 use crate::config::SyncConfig;
 use crate::hub::{Admission, Hub};
@@ -170,12 +172,19 @@ where
         let wait = hub.refusals().wait(session.room.name(), client);
         if !wait.is_zero() {
             tracing::info!(?wait, "changes of this site were refused, asking for them later");
-            if let Err(end) = inbound.wait(wait).await {
+            if let Err(end) = inbound.wait_for(sleep(wait)).await {
                 return end;
             }
         }
+        let mut upload = None;
+        if session.access == Access::ReadWrite && brings_back(&session.room, &presence) {
+            match inbound.wait_for(Upload::wait(session.room.uploads())).await {
+                Ok(place) => upload = place,
+                Err(end) => return end,
+            }
+        }
         match commands.send(start).await {
-            Ok(()) => inbound.run().await,
+            Ok(()) => inbound.run(upload).await,
             Err(_) => End::Gone,
         }
     };
@@ -245,6 +254,12 @@ async fn start_streaming(session: &Session<'_>) -> Result<StartStreaming, End> {
         Access::ReadWrite => session.room.position(session.client).await?,
     };
     Ok(StartStreaming { since, exclude_sites: vec![session.room.site()], local_only: false })
+}
+
+/// Whether the client knows the room only as a site that it was before, so that it sends everything that it has of it.
+fn brings_back(room: &Room, presence: &AnnouncePresence) -> bool {
+    let knows_this_site = presence.last_seens.iter().any(|(site, _)| *site == room.site());
+    !knows_this_site && room.lineage().seen(&presence.last_seens).is_some()
 }
 
 /// How far the client has seen this room's changes.

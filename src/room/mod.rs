@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::{Connection, Transaction};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tower_sqlite_sync_wire as wire;
 
 pub(crate) use self::convert::engine_site;
@@ -79,6 +79,8 @@ pub(crate) struct Room {
     /// And not by another process.
     is_written_here: bool,
     large: LargeFrames,
+    /// Places for clients that bring back what the room may have lost.
+    uploads: Arc<Semaphore>,
     max_frame_bytes: usize,
     connections: AtomicUsize,
 }
@@ -220,6 +222,7 @@ impl Room {
             ending: parts.ending,
             is_written_here,
             large: LargeFrames::default(),
+            uploads: Arc::new(Semaphore::new(config.fork_uploads().clamp(1, Semaphore::MAX_PERMITS))),
             max_frame_bytes: config.max_frame_bytes(),
             connections: AtomicUsize::new(0),
         })
@@ -238,6 +241,11 @@ impl Room {
     /// The sites that the database was before.
     pub(crate) fn lineage(&self) -> &Lineage {
         &self.lineage
+    }
+
+    /// Places for clients that bring back what they have of the room, since it became this site.
+    pub(crate) fn uploads(&self) -> Arc<Semaphore> {
+        self.uploads.clone()
     }
 
     /// Whether the room outlives its being open.

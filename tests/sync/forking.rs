@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use tower_sqlite_sync::Error;
-use tower_sqlite_sync_wire::{Position, SiteId, Value};
+use tokio_tungstenite::tungstenite::Message as WsMessage;
+use tower_sqlite_sync::{Error, SyncConfig};
+use tower_sqlite_sync_wire::{Message, Position, SiteId, Value};
 
 use crate::fixture::{Client, ClientOptions, Replica, Server, cell, cells, last_version, until};
 
@@ -18,7 +19,11 @@ struct Restored {
 }
 
 async fn restored() -> Restored {
-    let server = Server::start().await;
+    restored_with(|config| config).await
+}
+
+async fn restored_with(change: impl FnOnce(SyncConfig) -> SyncConfig) -> Restored {
+    let server = Server::with(change).await;
     let mut writer = Client::join(&server, "r", 1).await;
     let mut reader = Client::join(&server, "r", 2).await;
     writer.push(0, &[cell(1, "b", Value::Integer(1), 1)]).await;
@@ -67,6 +72,57 @@ async fn what_the_file_has_lost_comes_back_from_a_client_that_has_seen_it() {
     let start = reader.start_streaming().await;
     assert_eq!(start.since, Position::START, "the file has nothing of this client");
     assert!(!start.exclude_sites.contains(&former), "what it got from the former site is asked for, too");
+}
+
+#[tokio::test]
+async fn clients_bring_back_what_they_have_in_turns_and_receive_meanwhile() {
+    let Restored { server, former, shown, .. } = restored_with(|config| config.with_fork_uploads(1)).await;
+    let returning = async |n| {
+        let mut client = Client::connect_with(server.address, "r", n, ClientOptions::default()).await;
+        client.announce(&[(former, shown)]).await;
+        client
+    };
+    let mut first = returning(2).await;
+    first.start_streaming().await;
+    // It has been asked and hasn't answered: the next one is asked later, and gets what is new.
+    let mut second = returning(3).await;
+    let received = async {
+        until("the second client to be there", async || server.connections("r") == 2).await;
+        server.write("r", "INSERT INTO foo VALUES (5, 'news')").await;
+        cells(&second.changes().await)
+    };
+    // Its pings are signs of life, for which it is waited for.
+    let alive = async {
+        loop {
+            first.send_frame(WsMessage::Ping("still here".into())).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        received = received => assert_eq!(received, ["5.b='news'"]),
+        () = alive => unreachable!(),
+    }
+    first.push(0, &[cell(2, "b", Value::Integer(2), 1)]).await;
+    assert_eq!(asked_and_sent(&mut second).await, ["2.b=2"]);
+
+    // One that has nothing to bring back doesn't say so.
+    let mut third = returning(4).await;
+    asked_and_sent(&mut third).await;
+    // Who has not known the room before waits for nobody.
+    Client::join(&server, "r", 5).await;
+}
+
+/// What the client receives around being asked for what it has.
+async fn asked_and_sent(client: &mut Client) -> Vec<String> {
+    let (mut asked, mut received) = (false, Vec::new());
+    while !asked || received.is_empty() {
+        match client.next().await {
+            Message::StartStreaming(_) => asked = true,
+            Message::Changes(changes) => received.extend(cells(&changes)),
+            other => panic!("{other:?}"),
+        }
+    }
+    received
 }
 
 #[tokio::test]
