@@ -12,4 +12,4 @@ mod request;
 mod role;
 
 pub use config::{LiteFsConfig, LiteFsSecret, LiteFsSecretError};
-pub use node::LiteFs;
+pub use node::{LiteFs, WhoIsPrimary};

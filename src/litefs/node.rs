@@ -52,6 +52,24 @@ pub struct LiteFs {
     node: Arc<Node>,
 }
 
+/// Which node of a cluster writes its rooms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhoIsPrimary {
+    /// This one.
+    ThisNode,
+    /// Another one.
+    #[non_exhaustive]
+    Other {
+        /// Its name, as LiteFS has it.
+        id: String,
+        /// Where it takes forwarded writes: host and port.
+        address: String,
+    },
+    /// LiteFS names none now, or can't be asked.
+    Nobody,
+}
+
 struct Node {
     folder: PathBuf,
     secret: LiteFsSecret,
@@ -93,6 +111,16 @@ impl LiteFs {
         };
         node.aim();
         Ok(Self { node: Arc::new(node) })
+    }
+
+    /// Who LiteFS says is the primary, as the last look at its files found it.
+    #[must_use]
+    pub fn primary(&self) -> WhoIsPrimary {
+        match self.node.role.subscribe().borrow().clone() {
+            Role::Primary => WhoIsPrimary::ThisNode,
+            Role::Replica { primary: Some(id) } => WhoIsPrimary::Other { address: self.node.config.address(&id), id },
+            Role::Replica { primary: None } => WhoIsPrimary::Nobody,
+        }
     }
 
     /// Takes part in the cluster, until `rooms` shuts down: takes forwarded writes on the configured port, and follows what LiteFS
