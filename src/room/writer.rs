@@ -111,7 +111,7 @@ pub(crate) struct WriterQueue {
 impl WriterQueue {
     /// A queue, and where the work in it comes out.
     pub(super) fn new(room: &RoomName, config: &SyncConfig) -> (Self, mpsc::Receiver<Job>) {
-        let (send, jobs) = mpsc::channel(config.queue_changesets().max(1));
+        let (send, jobs) = mpsc::channel(config.queue_changesets().clamp(1, Semaphore::MAX_PERMITS));
         let max_bytes = config.queue_bytes().clamp(1, MAX_WEIGHT);
         let queue = Self {
             jobs: send,
