@@ -50,6 +50,11 @@ struct Args {
     #[arg(long)]
     token: Option<String>,
 
+    /// Before clients are let in, make this room another site to them, because its file is an earlier one than they knew: a backup
+    /// that was put back. May be given several times. For one start only.
+    #[arg(long, value_name = "ROOM", conflicts_with = "memory")]
+    fork: Vec<String>,
+
     /// A JSON or TOML file with settings of `SyncConfig`.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -88,6 +93,9 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         });
     }
     let rooms = layer.handle();
+    for room in &args.fork {
+        rooms.fork(room).await.map_err(|error| format!("--fork {room}: {error}"))?;
+    }
     let app =
         Router::new().route("/", get(async || "This is a sync server; its log says how to connect.\n")).layer(layer);
 
