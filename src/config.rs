@@ -206,6 +206,9 @@ impl SyncConfig {
     }
 
     /// The folder of the schema files. A client names one of them and the version (the hash of its text) it has.
+    ///
+    /// They are read when they are needed, so a new text counts at once. A text counts once nobody writes its file any more and if it
+    /// makes a table a CRR; to be sure that no part of it is taken for the whole, write it beside the file and rename it.
     #[must_use]
     pub fn schema_folder(&self) -> &Path {
         &self.0.schema_folder

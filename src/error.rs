@@ -23,7 +23,8 @@ pub enum Error {
         room: RoomName,
     },
 
-    /// The schema folder has no usable file of that name.
+    /// The schema folder has no usable file of that name: there is none, or it is empty, makes nothing that could be synced, or is being
+    /// written.
     #[error("schema {schema:?} is unknown: {reason}")]
     SchemaUnknown {
         /// The name as it was asked for.

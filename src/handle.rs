@@ -58,7 +58,8 @@ impl SyncHandle {
         Self { hub }
     }
 
-    /// Opens a room, and creates it with the schema file of that name if it doesn't exist.
+    /// Opens a room, and creates it with the schema file of that name if it doesn't exist. A file that is just being written is
+    /// waited for, up to two seconds.
     ///
     /// # Errors
     ///
@@ -162,7 +163,7 @@ impl SyncHandle {
     /// miss what is written under the same ones.
     ///
     /// Replace the file while the room is closed (the server is stopped, or nobody is connected and `room_idle` has passed), and
-    /// call this before the first client connects.
+    /// call this before the first client connects. The example server does so for each `--fork ROOM`.
     ///
     /// # Errors
     ///
