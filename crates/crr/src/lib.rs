@@ -228,6 +228,7 @@ mod change;
 mod changes_vtab;
 mod clset;
 mod error;
+pub mod file;
 mod fractional;
 mod functions;
 mod hooks;
