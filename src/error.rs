@@ -209,6 +209,7 @@ impl Error {
             }
             Self::RefusedByPrimary { refusal, .. } => Close::as_the_primary(refusal),
             Self::GoingAway => Close::going_away(),
+            Self::WentBack { .. } | Self::FileReplaced { .. } => Close::forked(),
             Self::RoomName(_) | Self::NoSuchRoom { .. } | Self::NoFile { .. } => Close::policy(&self.to_string()),
             Self::Changeset { source, .. } => Close::policy(&format!("changes refused: {source}")),
             Self::Engine { source, .. } if source.is_busy() => Close::locked(),
@@ -217,8 +218,6 @@ impl Error {
             | Self::Sqlite { .. }
             | Self::Io { .. }
             | Self::Unusable { .. }
-            | Self::WentBack { .. }
-            | Self::FileReplaced { .. }
             | Self::Panicked { .. } => Close::internal("the room's database failed; the server's log says why"),
         }
     }

@@ -197,14 +197,10 @@ pub(crate) struct StoredSchema {
 impl StoredSchema {
     /// Reads `crsql_master`; `None` if no schema was applied yet.
     pub(crate) fn read(conn: &Connection) -> rusqlite::Result<Option<Self>> {
-        let value = |key: &str| {
-            conn.query_row(
-                "SELECT CAST(value AS TEXT), CAST(value AS INTEGER) FROM crsql_master WHERE key = ?1",
-                [key],
-                |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)),
-            )
-            .optional()
-        };
+        let sql = "SELECT CAST(value AS TEXT), CAST(value AS INTEGER) FROM crsql_master WHERE key = ?1";
+        let mut value = conn.prepare_cached(sql)?;
+        let mut value =
+            |key: &str| value.query_row([key], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))).optional();
         let Some((name, _)) = value("schema_name")? else { return Ok(None) };
         let version = value("schema_version")?.map_or(UNKNOWN_VERSION, |(_, version)| version);
         Ok(Some(Self { name, version }))

@@ -72,7 +72,7 @@ pub(super) enum Job {
     Write(WriteJob, oneshot::Sender<Result<(), Error>>),
     /// A read; memory rooms have no other connection to read from.
     Read(Box<dyn FnOnce(&mut Connection) + Send>),
-    /// Look for what other processes have written; answers whether the look was finished.
+    /// Look for what other processes have written; answers whether none of them is about to commit.
     Look(oneshot::Sender<Result<bool, Error>>),
     Migrate(ResidentSchema, oneshot::Sender<Result<(), Error>>),
     Close(oneshot::Sender<Result<(), Error>>),
@@ -178,7 +178,7 @@ impl WriterQueue {
         result.map_err(|source| Error::sqlite(&self.room, source))
     }
 
-    /// Shows what other processes have written. False if one of them is in the way: look again.
+    /// Shows what other processes have committed. False if one of them may be about to commit: look again.
     pub(super) async fn look(&self) -> Result<bool, Error> {
         let (done, looked) = oneshot::channel();
         self.jobs.send(Job::Look(done)).await.map_err(|_| Error::GoingAway)?;
@@ -221,8 +221,7 @@ impl Writer {
         observer: Arc<Observer>,
     ) -> (Self, WriterQueue) {
         let (queue, jobs) = WriterQueue::new(room, config);
-        let max_frame_bytes = config.max_frame_bytes();
-        let commit = Arc::new(Commit::new(room.clone(), parts.clone(), observer, max_frame_bytes));
+        let commit = Arc::new(Commit::new(room, config, parts, observer));
         (Self { conn, jobs, commit, ending: parts.ending.clone() }, queue)
     }
 

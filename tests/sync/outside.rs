@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tower_sqlite_sync_wire::Value;
+use tower_sqlite_sync::SyncConfig;
+use tower_sqlite_sync_wire::{Change, Value};
 
-use crate::fixture::{Client, ClientOptions, SCHEMA, Server, cell, cells, until};
+use crate::fixture::{Client, ClientOptions, SCHEMA, Server, cell, cells, row_of, until};
 
 /// A connection as another process has one: with the engine, and with whatever durability it likes.
 fn another_process(server: &Server, room: &str) -> Connection {
@@ -107,7 +108,62 @@ async fn a_room_whose_file_is_removed_is_opened_anew() {
     for suffix in ["", "-wal", "-shm"] {
         std::fs::remove_file(server.file(&format!("r{suffix}"))).unwrap();
     }
-    assert_eq!(client.closed().await.0, 1011);
+    assert_eq!(client.closed().await.0, 1001);
     assert_ne!(Client::join(&server, "r", 1).await.server, former);
     assert!(server.file("r").exists());
+}
+
+/// A second server on the folder of another.
+async fn beside(server: &Server) -> Server {
+    let config = SyncConfig::default()
+        .with_db_folder(server.folder.path().join("dbs"))
+        .with_schema_folder(server.folder.path().join("schemas"));
+    Server::on(server.folder.clone(), config).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_two_servers_on_one_folder_converge_and_then_there_is_quiet() {
+    const ROUNDS: u8 = 20;
+    let one = Server::start().await;
+    let two = beside(&one).await;
+    let mut readers = [Client::join(&one, "r", 11).await, Client::join(&two, "r", 12).await];
+    let mut writers = [Client::join(&one, "r", 1).await, Client::join(&two, "r", 2).await];
+    // Who reads the whole time is in the way of checkpoints.
+    let other = another_process(&one, "r");
+    other.execute_batch("BEGIN; SELECT * FROM foo").unwrap();
+    let writing = writers.iter_mut().map(async |writer| {
+        let first = writer.site.as_bytes()[0];
+        for round in 0..ROUNDS {
+            let version = i64::from(round);
+            // One of their own, and one that both write.
+            let own = cell(first + 2 * round, "b", Value::Integer(1), version + 1);
+            let common = cell(100, "b", Value::Integer(version), version + 1);
+            writer.push(version, &[own, Change { col_version: version + 1, seq: 1, ..common }]).await;
+        }
+    });
+    futures_util::future::join_all(writing).await;
+
+    for reader in &mut readers {
+        let mut rows = std::collections::BTreeMap::new();
+        until("a reader to have all that was written", async || {
+            for change in reader.changes().await.changes.iter() {
+                rows.insert(row_of(&change), format!("{:?}", change.val));
+            }
+            let last = format!("{:?}", Value::Integer(i64::from(ROUNDS) - 1));
+            rows.len() == 1 + 2 * usize::from(ROUNDS) && rows[&100] == last
+        })
+        .await;
+    }
+    // What the one commits, the other needn't answer: with a reader in the way of checkpoints, the log only grows.
+    let log = || std::fs::metadata(one.file("r-wal")).unwrap().len();
+    let (servers, mut growth) = ([&one, &two], Vec::new());
+    for row in 0..20 {
+        let before = log();
+        let (writer, reader) = (servers[row % 2], &mut readers[1 - row % 2]);
+        writer.write("r", &format!("UPDATE foo SET b = 'row {row}' WHERE a = 100")).await;
+        until("it to be shown", async || cells(&reader.changes().await) == [format!("100.b='row {row}'")]).await;
+        growth.push(log() - before);
+    }
+    let least = growth.iter().min().unwrap();
+    assert!(growth.iter().filter(|grown| *grown == least).count() >= 15, "{growth:?}");
 }

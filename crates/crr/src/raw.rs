@@ -71,9 +71,8 @@ fn sync_file(conn: &Connection, which: c_int) -> Result<()> {
     let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
     // SAFETY: the handle is open as long as `conn` is; the schema name is a C string; for these two operations SQLite writes one
     // pointer to the pointer, to a file that lives as long as the connection, or null.
-    let code = unsafe {
-        ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), which, (&raw mut file).cast::<c_void>())
-    };
+    let code =
+        unsafe { ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), which, (&raw mut file).cast::<c_void>()) };
     if code != ffi::SQLITE_OK || file.is_null() {
         return Ok(());
     }
