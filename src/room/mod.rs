@@ -24,6 +24,7 @@ mod outside;
 mod reading;
 mod refused_schemas;
 mod registry;
+mod replaced;
 mod schema;
 mod submit;
 mod watcher;
