@@ -162,8 +162,10 @@ impl SyncHandle {
     /// file; nobody downloads again what it has. Without this, clients that have seen later db_versions than the file has would
     /// miss what is written under the same ones.
     ///
-    /// Replace the file while the room is closed (the server is stopped, or nobody is connected and `room_idle` has passed), and
-    /// call this before the first client connects. The example server does so for each `--fork ROOM`.
+    /// Replace the file while the room is closed (the server is stopped, or nobody is connected and `room_idle` has passed), remove
+    /// what SQLite may have left beside the former one (`-wal`, `-shm`: it would take them for the new one's), and call this
+    /// before the first client connects. The example server does so for each `--fork ROOM`. A file that is replaced while its room
+    /// is open is noticed, and the room forks by itself.
     ///
     /// # Errors
     ///

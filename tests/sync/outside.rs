@@ -29,6 +29,20 @@ async fn a_commit_of_another_process_is_shown_to_connected_clients() {
     }
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_room_whose_file_is_a_link_is_watched_where_it_really_is() {
+    let server = Server::start().await;
+    Client::join(&server, "r", 1).await.close().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("file");
+    Connection::open(server.file("r")).unwrap().execute("VACUUM INTO ?1", [file.to_str().unwrap()]).unwrap();
+    std::os::unix::fs::symlink(&file, server.file("link")).unwrap();
+    let mut client = Client::join(&server, "link", 1).await;
+    another_process(&server, "link").execute("INSERT INTO foo VALUES (1, 2)", []).unwrap();
+    assert_eq!(cells(&client.changes().await), ["1.b=2"]);
+}
+
 #[tokio::test]
 async fn a_file_system_that_tells_nothing_is_polled() {
     let server = Server::with(|config| config.with_watch_files(false).with_poll_files(Duration::from_millis(10))).await;
