@@ -108,12 +108,11 @@ impl Cluster {
     pub(crate) async fn start_server(&self, node: usize) {
         let others: Vec<(&str, SocketAddr)> =
             IDS.into_iter().zip(&self.links[node]).map(|(id, link)| (id, link.address)).collect();
-        // It takes a moment, during which the others go on.
-        let mut starting = std::mem::replace(&mut self.locked().nodes[node], Node::new("starting", ""));
-        starting.start(&others).await;
-        let forwards = starting.forwards().unwrap();
-        self.locked().nodes[node] = starting;
-        self.links.iter().for_each(|ways| ways[node].lead_to(forwards));
+        let launch = self.locked().nodes[node].launch(&others);
+        // It takes a moment, during which LiteFS goes on.
+        let server = launch.start().await;
+        self.links.iter().for_each(|ways| ways[node].lead_to(server.forwards));
+        self.locked().nodes[node].install(server);
     }
 
     /// Kills a server. If it was the primary's, there is none any more.
@@ -127,10 +126,9 @@ impl Cluster {
 
     /// Ends a server as an operator does. Returns how long that took.
     pub(crate) async fn terminate(&self, node: usize) -> Duration {
-        let mut ending = std::mem::replace(&mut self.locked().nodes[node], Node::new("ending", ""));
-        let took = ending.terminate().await;
+        let server = self.locked().nodes[node].dismiss_server();
+        let took = server.terminate().await;
         let mut litefs = self.locked();
-        litefs.nodes[node] = ending;
         if litefs.primary == Some(node) {
             litefs.replicate();
             litefs.dismiss();

@@ -16,7 +16,7 @@ use crate::fixture::{SCHEMA, soon, until};
 /// The token of clients that may write.
 pub(crate) const WRITER: &str = "writer";
 
-/// A node of the cluster. Its server is killed when it is dropped.
+/// A node of the cluster.
 pub(crate) struct Node {
     pub(crate) id: &'static str,
     root: TempDir,
@@ -28,9 +28,18 @@ pub(crate) struct Node {
     starts: usize,
 }
 
-struct Server {
+/// A running server; it is killed when it is dropped.
+pub(crate) struct Server {
     child: Child,
-    forwards: SocketAddr,
+    /// Where it takes what others forward.
+    pub(crate) forwards: SocketAddr,
+    /// Where it takes clients.
+    clients: SocketAddr,
+}
+
+/// A server that is about to be started.
+pub(crate) struct Launch {
+    command: Command,
 }
 
 impl Node {
@@ -75,8 +84,8 @@ impl Node {
         }
     }
 
-    /// Starts its server, which finds the others at these addresses.
-    pub(crate) async fn start(&mut self, others: &[(&str, SocketAddr)]) {
+    /// Prepares to start its server, which finds the others at these addresses.
+    pub(crate) fn launch(&mut self, others: &[(&str, SocketAddr)]) -> Launch {
         assert!(self.server.is_none());
         let addresses: serde_json::Map<_, _> =
             others.iter().map(|(id, address)| ((*id).to_owned(), address.to_string().into())).collect();
@@ -89,37 +98,27 @@ impl Node {
         self.starts += 1;
         // `cargo test` builds the examples too, unless it is told which tests to build.
         let binary = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/litefs");
-        let mut child = Command::new(&binary)
+        let mut command = Command::new(&binary);
+        command
             .args(["--listen", "127.0.0.1:0", "--config", "settings.json", "--folder"])
             .arg(self.mount())
             .current_dir(root)
             .env("CLUSTER_SECRET", self.secret)
             .env("WRITE_TOKEN", WRITER)
             .env("RUST_LOG", std::env::var("NODE_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .env("NO_COLOR", "1")
             .env("GUARD_FOLDER", self.mount())
             .env("GUARD_MARK", root.join("read-only"))
-            .env("NO_COLOR", "1")
             .env("LD_PRELOAD", guard())
             .stdout(Stdio::piped())
-            .stderr(File::create(self.log_file(self.starts)).unwrap())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; `cargo build --examples` makes it", binary.display()));
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let (send, receive) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            let addresses = lines.map_while(Result::ok).filter_map(|line| {
-                let address = line.rsplit([' ', '/']).next()?;
-                address.parse::<SocketAddr>().ok()
-            });
-            send.send(addresses.take(2).collect::<Vec<_>>()).ok();
-        });
-        let addresses = soon("the server to listen", receive).await.unwrap();
-        let [forwards, clients] = addresses[..] else {
-            self.print_logs();
-            panic!("the server of {} did not start", self.id);
-        };
-        self.server = Some(Server { child, forwards: SocketAddr::from(([127, 0, 0, 1], forwards.port())) });
-        self.address.send_replace(Some(clients));
+            .stderr(File::create(self.log_file(self.starts)).unwrap());
+        Launch { command }
+    }
+
+    /// Takes its server for the running one.
+    pub(crate) fn install(&mut self, server: Server) {
+        self.address.send_replace(Some(server.clients));
+        self.server = Some(server);
     }
 
     /// Where its server takes what others forward.
@@ -134,27 +133,14 @@ impl Node {
 
     /// Kills its server, which can do nothing about it.
     pub(crate) fn kill(&mut self) {
-        self.address.send_replace(None);
-        let mut server = self.server.take().unwrap();
-        server.child.kill().unwrap();
-        server.child.wait().unwrap();
+        // It is killed where it is dropped.
+        drop(self.dismiss_server());
     }
 
-    /// Asks its server to end, and waits until it has.
-    pub(crate) async fn terminate(&mut self) -> Duration {
+    /// Its server, which is about to end by itself.
+    pub(crate) fn dismiss_server(&mut self) -> Server {
         self.address.send_replace(None);
-        let mut server = self.server.take().unwrap();
-        let process = server.child.id().to_string();
-        let begun = Instant::now();
-        assert!(Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
-        until("the server to end", async || {
-            server.child.try_wait().unwrap().is_some_and(|status| {
-                assert!(status.success());
-                true
-            })
-        })
-        .await;
-        begun.elapsed()
+        self.server.take().unwrap()
     }
 
     /// What its servers have logged so far.
@@ -165,22 +151,59 @@ impl Node {
     fn log_file(&self, start: usize) -> PathBuf {
         self.root.path().join(format!("log-{start}"))
     }
-
-    fn print_logs(&self) {
-        eprintln!("--- log of {}\n{}", self.id, self.log());
-    }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(server) = &mut self.server {
-            // It may have ended already.
-            drop(server.child.kill());
-            drop(server.child.wait());
-        }
         if std::thread::panicking() {
-            self.print_logs();
+            eprintln!("--- log of {}\n{}", self.id, self.log());
         }
+    }
+}
+
+impl Launch {
+    /// Starts it, and waits until it listens.
+    pub(crate) async fn start(mut self) -> Server {
+        let mut child = self.command.spawn().unwrap_or_else(|error| {
+            panic!("{}: {error}; `cargo build --examples` makes it", self.command.get_program().display())
+        });
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (send, receive) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let addresses = lines.map_while(Result::ok).filter_map(|line| {
+                let address = line.rsplit([' ', '/']).next()?;
+                address.parse::<SocketAddr>().ok()
+            });
+            send.send(addresses.take(2).collect::<Vec<_>>()).ok();
+        });
+        let addresses = soon("the server to listen", receive).await.unwrap();
+        let [forwards, clients] = addresses[..] else { panic!("the server did not start") };
+        Server { child, forwards: SocketAddr::from(([127, 0, 0, 1], forwards.port())), clients }
+    }
+}
+
+impl Server {
+    /// Asks it to end, and waits until it has. Returns how long that took.
+    pub(crate) async fn terminate(mut self) -> Duration {
+        let process = self.child.id().to_string();
+        let begun = Instant::now();
+        assert!(Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
+        until("the server to end", async || {
+            self.child.try_wait().unwrap().is_some_and(|status| {
+                assert!(status.success());
+                true
+            })
+        })
+        .await;
+        begun.elapsed()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 

@@ -79,7 +79,7 @@ impl Person {
         value.clone_into(&mut row.1);
         let value = value.to_owned();
         self.run(move |replica| {
-            drop(replica.conn.execute("UPDATE foo SET b = ?2 WHERE a = ?1", (key, value)).unwrap())
+            replica.conn.execute("UPDATE foo SET b = ?2 WHERE a = ?1", (key, value)).unwrap();
         });
     }
 
