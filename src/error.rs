@@ -213,7 +213,9 @@ impl Error {
             Self::RoomName(_) | Self::NoSuchRoom { .. } | Self::NoFile { .. } => Close::policy(&self.to_string()),
             Self::Changeset { source, .. } => Close::policy(&format!("changes refused: {source}")),
             Self::Engine { source, .. } if source.is_busy() => Close::locked(),
+            Self::Engine { source, .. } if source.is_unwritable() => Close::unwritable(),
             Self::Sqlite { source, .. } if is_locked(source) => Close::locked(),
+            Self::Sqlite { source, .. } if is_unwritable(source) => Close::unwritable(),
             Self::Engine { .. }
             | Self::Sqlite { .. }
             | Self::Io { .. }
@@ -242,7 +244,11 @@ impl Error {
         }
     }
 
+    /// A schema that could not be applied. If it is the file that can't be written now, the schema is not to blame.
     pub(crate) fn schema_refused(room: &RoomName, schema: &SchemaName, source: crr::Error) -> Self {
+        if source.is_busy() || source.is_unwritable() {
+            return Self::engine(room, source);
+        }
         Self::SchemaRefused { room: room.clone(), schema: schema.clone(), source: Arc::new(source) }
     }
 
@@ -262,6 +268,15 @@ impl Error {
 
 fn is_locked(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
+}
+
+/// See [`crr::Error::is_unwritable`].
+fn is_unwritable(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{CannotOpen, PermissionDenied, ReadOnly};
+    use rusqlite::ffi::{SQLITE_IOERR_DELETE, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_WRITE};
+    let refused = [SQLITE_IOERR_WRITE, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_DELETE];
+    matches!(error.sqlite_error_code(), Some(ReadOnly | CannotOpen | PermissionDenied))
+        || error.sqlite_extended_error_code().is_some_and(|code| refused.contains(&code))
 }
 
 /// Why a schema is refused, for its clients: what is most telling comes first, since a reason is short.

@@ -68,6 +68,11 @@ impl Close {
         Self::try_again("another process has the room's database locked: try again later")
     }
 
+    /// 1013: the file system takes no writes, as LiteFS on a node that isn't the primary.
+    pub(crate) fn unwritable() -> Self {
+        Self::try_again("the room's database can't be written now: try again later")
+    }
+
     /// 1009: more than an announce, from whom has not announced itself.
     pub(crate) fn too_big_before_announce() -> Self {
         Self::new(1009, "an announce may have 1 MiB")

@@ -137,12 +137,19 @@ fn pool(
         let prepare = prepare.clone();
         Box::pin(async move {
             let prepared = object.interact(move |conn| {
-                prepare(conn).map_err(|error| error.to_string())?;
-                crr::load(conn).map(drop).map_err(|error| error.to_string())
+                prepare(conn)?;
+                crr::load(conn).map(drop)
             });
             match prepared.await {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(reason)) => Err(HookError::message(reason)),
+                Ok(Err(error)) => {
+                    // Later it may be usable.
+                    let passes = error.is_busy() || error.is_unwritable();
+                    Err(match error {
+                        crr::Error::Sqlite(source) if passes => HookError::Backend(*source),
+                        error => HookError::message(error.to_string()),
+                    })
+                }
                 Err(error) => Err(HookError::message(error.to_string())),
             }
         })
