@@ -24,6 +24,8 @@ use crate::litefs::{LiteFsConfig, LiteFsSecret};
 pub(crate) enum LinkError {
     #[error("no primary is known: try again when LiteFS has one")]
     NoPrimary,
+    #[error("{0}")]
+    Unreachable(String),
     /// It may have been done or not. Merging is idempotent, so it can be sent again.
     #[error("the connection to the primary was lost")]
     Lost,
@@ -76,7 +78,7 @@ impl PrimaryLink {
         });
     }
 
-    /// Asks the primary, and waits for its answer until `deadline`. While the primary can't be reached the request waits too.
+    /// Asks the primary, and waits for its answer until `deadline`. Whether to ask again when it can't be reached is the asker's business.
     pub(crate) async fn request(&self, request: Request, deadline: Instant) -> Result<Answer, LinkError> {
         let asked = async {
             let _place = self.places.acquire().await.map_err(|_| LinkError::Lost)?;
@@ -142,12 +144,14 @@ impl Caller {
     async fn ask(&mut self, address: &str) {
         let mut backoff = Backoff::new(self.config.reconnect_first(), self.config.reconnect_longest());
         while let Some(first) = self.queue.recv().await {
-            let stream = loop {
-                match self.connect(address).await {
-                    Ok(stream) => break stream,
-                    Err(error) => self.warn(address, &error, "the primary can't be reached"),
+            let stream = match self.connect(address).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    self.warn(address, &error, "the primary can't be reached");
+                    self.fail(first, &error);
+                    sleep(backoff.next()).await;
+                    continue;
                 }
-                sleep(backoff.next()).await;
             };
             tracing::debug!(address, "connected to the primary");
             let pending = Mutex::new(Pending::default());
@@ -167,6 +171,16 @@ impl Caller {
                 drop(pending);
                 sleep(backoff.next()).await;
             }
+        }
+    }
+
+    /// Tells those who wait that the primary can't be reached, and why.
+    fn fail(&mut self, first: Queued, error: &HandshakeError) {
+        let mut next = Some(first);
+        while let Some(queued) = next {
+            // Whoever asked may have gone away.
+            drop(queued.reply.send(Err(LinkError::Unreachable(error.to_string()))));
+            next = self.queue.try_recv().ok();
         }
     }
 
