@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -17,8 +17,9 @@ use super::link::{self, LinkError, PrimaryLink, Turn};
 use super::position::{self, TxId};
 use super::position_watch::PositionWatch;
 use super::request::{Answer, Request};
-use super::role::{Role, RoleWatch};
+use super::role::{Role, RoleWatch, Term};
 use super::{LiteFsConfig, LiteFsSecret};
+use crate::connection::Close;
 use crate::error::Error;
 use crate::handle::SyncHandle;
 use crate::primary::{Changeset, Opening, Primary, PrimaryFuture, PrimaryUnavailable, Refusal, Verdict};
@@ -77,14 +78,14 @@ struct Node {
     role: RoleWatch,
     positions: PositionWatch,
     link: PrimaryLink,
-    standing: Mutex<Standing>,
+    standing: watch::Sender<Standing>,
 }
 
 /// What the node is, as its rooms are opened: changes just before they are closed.
 #[derive(Debug, Clone)]
 struct Standing {
-    role: Role,
-    /// Since when it is that.
+    term: Term,
+    /// The same for those who write rooms.
     epoch: Epoch,
 }
 
@@ -100,11 +101,11 @@ impl LiteFs {
         let secret = config.secret().cloned().ok_or_else(no_secret)?;
         let folder = folder.into();
         let role = RoleWatch::start(&folder).await;
-        let standing = Standing { role: role.subscribe().borrow().clone(), epoch: new_epoch()? };
+        let standing = Standing { term: role.subscribe().borrow().clone(), epoch: new_epoch()? };
         let node = Node {
             positions: PositionWatch::start(&folder),
             link: PrimaryLink::new(secret.clone(), config.clone()),
-            standing: Mutex::new(standing),
+            standing: watch::Sender::new(standing),
             folder,
             secret,
             config,
@@ -117,7 +118,7 @@ impl LiteFs {
     /// Who LiteFS says is the primary, as the last look at its files found it.
     #[must_use]
     pub fn primary(&self) -> WhoIsPrimary {
-        match self.node.role.subscribe().borrow().clone() {
+        match self.node.role.subscribe().borrow().role.clone() {
             Role::Primary => WhoIsPrimary::ThisNode,
             Role::Replica { primary: Some(id) } => WhoIsPrimary::Other { address: self.node.config.address(&id), id },
             Role::Replica { primary: None } => WhoIsPrimary::Nobody,
@@ -172,21 +173,24 @@ impl RoomStore for LiteFs {
     fn home(&self, room: &RoomName) -> Home {
         let path = self.node.folder.join(room.as_str());
         let standing = self.node.standing();
-        match standing.role {
+        match standing.term.role {
             Role::Primary => Home::file_in_epoch(path, standing.epoch),
-            Role::Replica { .. } => Home::replica(path, Arc::new(ThePrimary { node: self.node.clone() })),
+            Role::Replica { .. } => {
+                let primary = ThePrimary { node: self.node.clone(), term: standing.term };
+                Home::replica(path, Arc::new(primary))
+            }
         }
     }
 }
 
 impl Node {
     fn standing(&self) -> Standing {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.standing.borrow().clone()
     }
 
     /// Has the link call whoever is the primary.
     fn aim(&self) {
-        self.link.retarget(match self.standing().role {
+        self.link.retarget(match self.standing().term.role {
             Role::Replica { primary: Some(id) } => Some(self.config.address(&id)),
             Role::Replica { primary: None } | Role::Primary => None,
         });
@@ -194,23 +198,22 @@ impl Node {
 
     /// Opens all rooms anew whenever the role changes. A node that is no longer the primary closes its files before it forwards.
     async fn follow_role(&self, rooms: &SyncHandle) {
-        let mut roles = self.role.subscribe();
+        let mut terms = self.role.subscribe();
         loop {
-            let role = roles.borrow_and_update().clone();
-            let before = self.standing().role;
-            if role != before {
-                tracing::info!(?before, now = ?role, "this node's role in the cluster has changed");
+            let term = terms.borrow_and_update().clone();
+            let before = self.standing().term;
+            if term != before {
+                tracing::info!(before = ?before.role, now = ?term.role, "this node's role in the cluster has changed");
                 let Ok(epoch) = new_epoch() else {
                     tokio::time::sleep(RETRY).await;
                     continue;
                 };
-                let standing = Standing { role, epoch };
-                *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+                self.standing.send_replace(Standing { term, epoch });
                 self.link.retarget(None);
                 rooms.reopen().await;
                 self.aim();
             }
-            if roles.changed().await.is_err() {
+            if terms.changed().await.is_err() {
                 return;
             }
         }
@@ -270,21 +273,25 @@ impl Node {
     }
 }
 
-/// The primary, as this node sees it.
+/// The primary of one term, as this node sees it. When the term is over, nobody is asked in its name any more: the rooms are about to be
+/// opened anew, and whoever asked on would hold that up.
 struct ThePrimary {
     node: Arc<Node>,
+    term: Term,
 }
 
 impl fmt::Debug for ThePrimary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ThePrimary").field("role", &self.node.standing().role).finish()
+        f.debug_struct("ThePrimary").field("term", &self.term).finish()
     }
 }
 
 impl ThePrimary {
     async fn ask(&self, request: Request) -> Result<Answer, PrimaryUnavailable> {
         let deadline = Instant::now() + self.node.config.request_timeout();
-        match self.node.link.request(request, deadline).await {
+        let asked = self.node.link.request(request, deadline);
+        let Some(answer) = self.in_term(asked).await else { return Ok(failed(Close::going_away().to_refusal())) };
+        match answer {
             Ok(Answer::NotPrimary { believed }) => {
                 self.node.role.recheck().await;
                 Err(unavailable(format_args!("it is not the primary, and takes {believed:?} for it")))
@@ -293,13 +300,18 @@ impl ThePrimary {
             Err(error @ LinkError::TooLarge { .. }) => Ok(Answer::Failed { code: 1009, reason: error.to_string() }),
             Err(error) => {
                 self.node.role.recheck().await;
-                if self.node.standing().role == Role::Primary {
-                    // Its rooms are about to be opened anew; asking on would only hold that up.
-                    let reason = "this server has become the rooms' primary: connect again".to_owned();
-                    return Ok(Answer::Failed { code: 1013, reason });
-                }
                 Err(unavailable(error))
             }
+        }
+    }
+
+    /// What comes of `work`, or `None` if the term is over before.
+    async fn in_term<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut standing = self.node.standing.subscribe();
+        tokio::select! {
+            biased;
+            _ = standing.wait_for(|standing| standing.term != self.term) => None,
+            done = work => Some(done),
         }
     }
 }
@@ -315,8 +327,11 @@ impl Primary for ThePrimary {
             match self.ask(request).await? {
                 Answer::Opened { txid } => {
                     let deadline = Instant::now() + self.node.config.request_timeout();
-                    let here = position::wait_for(&self.node.folder, room, txid, deadline).await;
-                    here.map(|()| Opening::Opened).map_err(unavailable)
+                    let here = position::wait_for(&self.node.folder, room, txid, deadline);
+                    match self.in_term(here).await {
+                        Some(here) => here.map(|()| Opening::Opened).map_err(unavailable),
+                        None => Ok(Opening::Refused(Close::going_away().to_refusal())),
+                    }
                 }
                 Answer::Failed { code, reason } => Ok(Opening::Refused(Refusal { code, reason })),
                 _ => Err(unavailable("its answer is to another question")),

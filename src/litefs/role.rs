@@ -45,6 +45,15 @@ impl Role {
     }
 }
 
+/// A time in which the role of this node was the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Term {
+    pub(crate) role: Role,
+    /// Counts up. A node that was the primary, was a replica for a moment, and is the primary again has come to another term: its files
+    /// may be others by now.
+    number: u64,
+}
+
 /// Follows the role of this node for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct RoleWatch {
@@ -59,7 +68,7 @@ impl RoleWatch {
     pub(crate) async fn start(folder: impl Into<PathBuf>) -> Self {
         let reader = Arc::new(RoleReader {
             folder: folder.into(),
-            role: watch::Sender::new(Role::Replica { primary: None }),
+            term: watch::Sender::new(Term { role: Role::Replica { primary: None }, number: 0 }),
             failing: Mutex::new(false),
         });
         reader.read().await;
@@ -67,9 +76,9 @@ impl RoleWatch {
         Self { reader, _polling: polling }
     }
 
-    /// The role as it was last read, and every one that follows.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Role> {
-        self.reader.role.subscribe()
+    /// The term as it was last read, and the latest one whenever there was another.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Term> {
+        self.reader.term.subscribe()
     }
 
     /// Reads the role now: something failed that can mean that it has changed.
@@ -81,7 +90,7 @@ impl RoleWatch {
 #[derive(Debug)]
 struct RoleReader {
     folder: PathBuf,
-    role: watch::Sender<Role>,
+    term: watch::Sender<Term>,
     /// Whether the last reading failed, so that a failure is logged once. Its lock keeps an older reading from being published
     /// after a newer one.
     failing: Mutex<bool>,
@@ -102,9 +111,11 @@ impl RoleReader {
         match read {
             Ok(role) => {
                 *failing = false;
-                let changed = self.role.send_if_modified(|current| {
-                    let changed = *current != role;
-                    current.clone_from(&role);
+                let changed = self.term.send_if_modified(|term| {
+                    let changed = term.role != role;
+                    if changed {
+                        *term = Term { role: role.clone(), number: term.number + 1 };
+                    }
                     changed
                 });
                 if changed {
@@ -118,7 +129,7 @@ impl RoleReader {
                 }
             }
         }
-        self.role.borrow().clone()
+        self.term.borrow().role.clone()
     }
 }
 
@@ -159,17 +170,31 @@ mod tests {
     async fn the_role_follows_the_file() {
         let folder = TempDir::new().unwrap();
         let watch = RoleWatch::start(folder.path()).await;
-        let mut role = watch.subscribe();
-        assert_eq!(*role.borrow_and_update(), Role::Primary);
+        let mut term = watch.subscribe();
+        assert_eq!(term.borrow_and_update().role, Role::Primary);
         for primary in ["a", "b"] {
             fs::write(folder.path().join("new"), primary).unwrap();
             fs::rename(folder.path().join("new"), folder.path().join(PRIMARY_FILE)).unwrap();
-            role.changed().await.unwrap();
-            assert_eq!(*role.borrow_and_update(), replica_of(primary));
+            term.changed().await.unwrap();
+            assert_eq!(term.borrow_and_update().role, replica_of(primary));
         }
         fs::remove_file(folder.path().join(PRIMARY_FILE)).unwrap();
-        role.changed().await.unwrap();
-        assert_eq!(*role.borrow_and_update(), Role::Primary);
+        term.changed().await.unwrap();
+        assert_eq!(term.borrow_and_update().role, Role::Primary);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_looks_late_sees_that_the_role_was_another_one_meanwhile() {
+        let folder = TempDir::new().unwrap();
+        let watch = RoleWatch::start(folder.path()).await;
+        let term = watch.subscribe();
+        let before = term.borrow().clone();
+        fs::write(folder.path().join(PRIMARY_FILE), "a").unwrap();
+        watch.recheck().await;
+        fs::remove_file(folder.path().join(PRIMARY_FILE)).unwrap();
+        watch.recheck().await;
+        assert_eq!((&term.borrow().role, &before.role), (&Role::Primary, &Role::Primary));
+        assert_ne!(*term.borrow(), before);
     }
 
     #[tokio::test(start_paused = true)]
@@ -186,7 +211,7 @@ mod tests {
         let path = folder.path().join(PRIMARY_FILE);
         fs::create_dir(&path).unwrap();
         let watch = RoleWatch::start(folder.path()).await;
-        assert_eq!(*watch.subscribe().borrow(), Role::Replica { primary: None });
+        assert_eq!(watch.subscribe().borrow().role, Role::Replica { primary: None });
 
         fs::remove_dir(&path).unwrap();
         fs::write(&path, "a").unwrap();

@@ -1,10 +1,13 @@
 //! Who isn't of the cluster, or can't do what is asked of it.
 
+use std::time::{Duration, Instant};
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::cluster::{A, B, C, Cluster};
 use crate::fixture::{Random, soon, until};
+use crate::node::QUEUE_WAIT;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_node_with_another_secret_are_told_to_come_later_and_its_operator_why() {
@@ -15,9 +18,11 @@ async fn clients_of_a_node_with_another_secret_are_told_to_come_later_and_its_op
     at_c.write();
     at_a.has(2).await;
     at_b.has(2).await;
+    let begun = Instant::now();
     until("a close", async || !at_c.closes().is_empty()).await;
     let closes = at_c.closes();
     assert_eq!(closes[0], (1013, "the room's primary can't be reached: try again later".to_owned()));
+    assert!(begun.elapsed() < Duration::from_secs(30), "{QUEUE_WAIT:?} is the limit that was set");
     assert!(cluster.log(C).contains("does it have the same secret?"));
     assert!(cluster.log(A).contains("the other end has another secret"));
     at_c.go_to(cluster.address(B));

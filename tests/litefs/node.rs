@@ -16,6 +16,9 @@ use crate::fixture::{SCHEMA, soon, until};
 /// The token of clients that may write.
 pub(crate) const WRITER: &str = "writer";
 
+/// How long a node has its clients wait for a primary that can't be reached.
+pub(crate) const QUEUE_WAIT: Duration = Duration::from_secs(4);
+
 /// A node of the cluster.
 pub(crate) struct Node {
     pub(crate) id: &'static str,
@@ -90,7 +93,7 @@ impl Node {
         let addresses: serde_json::Map<_, _> =
             others.iter().map(|(id, address)| ((*id).to_owned(), address.to_string().into())).collect();
         let settings = serde_json::json!({
-            "sync": { "queue_wait": 4, "busy_timeout": 5, "room_idle": 2 },
+            "sync": { "queue_wait": QUEUE_WAIT.as_secs(), "busy_timeout": 5, "room_idle": 2 },
             "litefs": { "port": 0, "addresses": addresses, "reconnect_longest": 0.3, "link_silence": 10 },
         });
         let root = self.root.path();

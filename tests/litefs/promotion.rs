@@ -1,5 +1,7 @@
 //! Another node becomes the primary, because the one before was killed or ended.
 
+use std::time::{Duration, Instant};
+
 use crate::cluster::{A, B, C, Cluster};
 use crate::fixture::until;
 
@@ -148,4 +150,34 @@ async fn a_primary_that_is_asked_to_end_ends_soon_and_its_clients_go_on_elsewher
     other.write();
     cluster.start_server(A).await;
     cluster.agree(&[&author, &other]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_that_is_being_opened_when_the_primary_changes_does_not_hold_the_others_up() {
+    let cluster = Cluster::start().await;
+    let author = cluster.person(1, A);
+    author.write();
+    for node in [B, C] {
+        cluster.has(node, 1).await;
+        cluster.connect(node, false);
+    }
+    for _commit in 0..10 {
+        let key = author.write();
+        until("the commit", async || cluster.rows(A, "r").is_some_and(|rows| rows.iter().any(|row| row.0 == key)))
+            .await;
+    }
+    // It waits for a copy of ten more transactions, which no copy will ever have.
+    let waiting = cluster.person(2, C);
+    until("node C to ask", async || cluster.log(C).contains("site announced")).await;
+    cluster.kill(A);
+    cluster.promote(B);
+    cluster.connect(C, true);
+    let begun = Instant::now();
+    waiting.streams().await;
+    assert!(begun.elapsed() < Duration::from_secs(30), "it need not wait for the time limit of requests");
+    waiting.write();
+    author.go_to(cluster.address(B));
+    cluster.connect(A, true);
+    cluster.start_server(A).await;
+    cluster.agree(&[&author, &waiting]).await;
 }
