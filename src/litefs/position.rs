@@ -28,10 +28,19 @@ impl fmt::Display for TxId {
     }
 }
 
-impl FromStr for TxId {
+/// How far a copy has come, and which of the files it is that may be so far: two primaries that followed each other may both have
+/// committed a transaction of that number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) txid: TxId,
+    /// Of the file with this transaction.
+    checksum: u64,
+}
+
+impl FromStr for Position {
     type Err = io::Error;
 
-    /// Takes the content of a position file: 16 hexadecimal digits, a slash and a checksum.
+    /// Takes the content of a position file: the transaction in 16 hexadecimal digits, a slash and the checksum.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let malformed = || io::Error::new(io::ErrorKind::InvalidData, "not `<16 hexadecimal digits>/<checksum>`");
         let (txid, checksum) = text.trim_end().split_once('/').ok_or_else(malformed)?;
@@ -39,7 +48,8 @@ impl FromStr for TxId {
         if txid.len() != DIGITS || !is_hex(txid) || !is_hex(checksum) {
             return Err(malformed());
         }
-        u64::from_str_radix(txid, 16).map(Self).map_err(|_| malformed())
+        let number = |digits| u64::from_str_radix(digits, 16).map_err(|_| malformed());
+        Ok(Self { txid: TxId(number(txid)?), checksum: number(checksum)? })
     }
 }
 
@@ -52,7 +62,7 @@ pub(crate) enum PositionError {
     Late { room: RoomName, wanted: TxId },
 }
 
-/// The position of `room` in `folder`. `None` if LiteFS doesn't have the room here yet.
+/// The last transaction of `room` in `folder`. `None` if LiteFS doesn't have the room here yet.
 ///
 /// # Errors
 ///
@@ -60,7 +70,8 @@ pub(crate) enum PositionError {
 pub(crate) async fn read(folder: &Path, room: &RoomName) -> Result<Option<TxId>, PositionError> {
     let path = path(folder, room);
     let read = tokio::task::spawn_blocking(move || read_file(&path)).await.unwrap_or_else(|e| Err(e.into()));
-    read.map_err(|source| PositionError::Unreadable { room: room.clone(), source })
+    read.map(|position| position.map(|position| position.txid))
+        .map_err(|source| PositionError::Unreadable { room: room.clone(), source })
 }
 
 /// Waits until the copy of `room` in `folder` holds the transaction `wanted`.
@@ -89,7 +100,7 @@ pub(super) fn path(folder: &Path, room: &RoomName) -> PathBuf {
     folder.join(format!("{room}-pos"))
 }
 
-pub(super) fn read_file(path: &Path) -> io::Result<Option<TxId>> {
+pub(super) fn read_file(path: &Path) -> io::Result<Option<Position>> {
     let mut text = String::new();
     match File::open(path) {
         Ok(file) => file.take(MAX_BYTES).read_to_string(&mut text)?,
@@ -121,13 +132,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_transaction_id_is_read(id: u64, checksum: u64) {
-            prop_assert_eq!(format!("{id:016x}/{checksum:016x}\n").parse::<TxId>().unwrap(), TxId(id));
+        fn every_position_is_read(id: u64, checksum: u64) {
+            let position = format!("{id:016x}/{checksum:016x}\n").parse::<Position>().unwrap();
+            prop_assert_eq!(position, Position { txid: TxId(id), checksum });
         }
 
         #[test]
         fn no_text_makes_it_panic(text: String) {
-            drop(text.parse::<TxId>());
+            drop(text.parse::<Position>());
         }
     }
 
@@ -136,7 +148,7 @@ mod tests {
         for text in
             ["", "/", "1/1", "000000000000000g/0", "0000000000000001", "0000000000000001/", "+000000000000001/0"]
         {
-            assert!(text.parse::<TxId>().is_err(), "{text:?}");
+            assert!(text.parse::<Position>().is_err(), "{text:?}");
         }
     }
 

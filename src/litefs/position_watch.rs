@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::position::{self, POLL_INTERVAL, TxId};
+use super::position::{self, POLL_INTERVAL, Position};
 use crate::room::RoomName;
 
 /// Wakes those who follow a room when LiteFS has brought something new of it. Rooms that nobody follows are not looked at.
@@ -28,7 +28,7 @@ impl PositionWatch {
     /// Every position of `room`, as long as the receiver lives. At first it is `None`, as for a room that isn't here yet.
     ///
     /// A position that went back is a change too: LiteFS then has replaced the file by another primary's.
-    pub(crate) fn follow(&self, room: &RoomName) -> watch::Receiver<Option<TxId>> {
+    pub(crate) fn follow(&self, room: &RoomName) -> watch::Receiver<Option<Position>> {
         let receiver = self.followed.rooms().entry(room.clone()).or_default().subscribe();
         self.followed.more.notify_one();
         receiver
@@ -37,12 +37,12 @@ impl PositionWatch {
 
 #[derive(Debug, Default)]
 struct Followed {
-    rooms: Mutex<HashMap<RoomName, watch::Sender<Option<TxId>>>>,
+    rooms: Mutex<HashMap<RoomName, watch::Sender<Option<Position>>>>,
     more: Notify,
 }
 
 impl Followed {
-    fn rooms(&self) -> MutexGuard<'_, HashMap<RoomName, watch::Sender<Option<TxId>>>> {
+    fn rooms(&self) -> MutexGuard<'_, HashMap<RoomName, watch::Sender<Option<Position>>>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -53,11 +53,11 @@ impl Followed {
         rooms.keys().cloned().collect()
     }
 
-    fn publish(&self, positions: Vec<(RoomName, TxId)>) {
+    fn publish(&self, positions: Vec<(RoomName, Position)>) {
         let rooms = self.rooms();
-        for (room, txid) in positions {
-            if let Some(position) = rooms.get(&room) {
-                position.send_if_modified(|current| current.replace(txid) != Some(txid));
+        for (room, position) in positions {
+            if let Some(followed) = rooms.get(&room) {
+                followed.send_if_modified(|current| current.replace(position) != Some(position));
             }
         }
     }
@@ -81,9 +81,9 @@ async fn poll(folder: PathBuf, followed: Arc<Followed>) {
 }
 
 /// The positions of those of `rooms` that have one. What can't be read is no position now; whoever opens the room is told why.
-fn read_all(folder: &Path, rooms: Vec<RoomName>) -> Vec<(RoomName, TxId)> {
+fn read_all(folder: &Path, rooms: Vec<RoomName>) -> Vec<(RoomName, Position)> {
     let read = |room: RoomName| match position::read_file(&position::path(folder, &room)) {
-        Ok(txid) => Some((room, txid?)),
+        Ok(position) => Some((room, position?)),
         Err(error) => {
             tracing::debug!(%room, %error, "the room's position can't be read");
             None
@@ -99,6 +99,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::litefs::position::TxId;
 
     fn room(name: &str) -> RoomName {
         RoomName::parse(name).unwrap()
@@ -120,7 +121,7 @@ mod tests {
             a.changed().await.unwrap();
             a.borrow_and_update();
             write(&folder, "a", next);
-            a.wait_for(|position| *position == Some(TxId(next))).await.unwrap();
+            a.wait_for(|position| position.is_some_and(|position| position.txid == TxId(next))).await.unwrap();
             write(&folder, "a", next + 10);
         }
         assert!(!b.has_changed().unwrap(), "a room that stands still wakes nobody");
@@ -128,7 +129,19 @@ mod tests {
         a.changed().await.unwrap();
         write(&folder, "b", 7);
         b.changed().await.unwrap();
-        assert_eq!(*b.borrow(), Some(TxId(7)), "it can be read again after it could not");
+        assert_eq!(b.borrow().map(|position| position.txid), Some(TxId(7)), "it can be read again after it could not");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_transaction_of_the_same_number_is_a_change() {
+        let folder = TempDir::new().unwrap();
+        write(&folder, "a", 1);
+        let watch = PositionWatch::start(folder.path());
+        let mut a = watch.follow(&room("a"));
+        a.changed().await.unwrap();
+        fs::write(folder.path().join("new"), format!("{:016x}/1", 1)).unwrap();
+        fs::rename(folder.path().join("new"), folder.path().join("a-pos")).unwrap();
+        a.changed().await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
