@@ -458,8 +458,9 @@ impl Opened {
         let engine = |error| Error::engine(room, error);
         let stored = StoredSchema::read(conn).map_err(sqlite)?;
         let earlier = origin == Origin::Earlier || lineage::epoch(conn).map_err(sqlite)? != epoch && epoch.is_some();
-        // Before anything else is written. A room that is created now was never known.
-        if earlier && stored.is_some() {
+        // Before anything else is written. A room that is created now was never known; but one that another process had begun to
+        // create may be.
+        if earlier && resident.is_none() {
             let fork = lineage::fork(conn).map_err(engine)?;
             tracing::warn!(
                 room = %room, former = %fork.former, site = %fork.site, db_version = fork.db_version,

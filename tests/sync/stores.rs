@@ -84,6 +84,21 @@ async fn a_room_that_is_created_in_an_epoch_does_not_fork_in_it() {
     assert_eq!(sites[0], sites[1]);
 }
 
+#[tokio::test]
+async fn a_room_that_was_half_created_in_another_epoch_forks_too() {
+    let server = Server::start().await;
+    std::fs::create_dir(server.folder.path().join("dbs")).unwrap();
+    // Another process was about to apply the schema, and may have gone on with this site id.
+    let conn = rusqlite::Connection::open(server.file("r")).unwrap();
+    conn.pragma_update(None, "journal_mode", "WAL").unwrap();
+    crr::load(&conn).unwrap();
+    let half = *crr::Crr::of(&conn).unwrap().site_id().unwrap().as_bytes();
+    drop(conn);
+    let store = InEpoch(server.folder.path().join("dbs"), Epoch::from_bytes([1; 16]));
+    let server = Server::with_store(server.folder.clone(), |config| config, store).await;
+    assert_ne!(*Client::join(&server, "r", 1).await.server.as_bytes(), half);
+}
+
 // ---- Copies ----
 
 /// The server that writes the rooms, asked without a network.
