@@ -77,7 +77,10 @@ impl Follower {
         let Some(sight) = sight else { return Err(Error::NoSuchRoom { room: self.room.clone() }) };
         let shown = self.parts.feed.now();
         if sight.now < shown {
-            return Err(Error::WentBack { room: self.room.clone(), stored: sight.now, shown });
+            // Another primary's copy, before that primary has opened the room. It will fork.
+            tracing::info!(room = %self.room, stored = sight.now, shown, "the copy went back: clients come again");
+            self.parts.ending.end(Close::forked());
+            return Ok(());
         }
         self.parts.follow(&sight);
         self.parts.feed.advance(sight.now);
