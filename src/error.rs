@@ -235,6 +235,16 @@ impl Error {
         )
     }
 
+    /// Whether a copy that its primary says is there may have this wrong because it has not come as far yet. (Of a room that was just
+    /// being created, the engine's tables are missing, and a reader can't make them.)
+    pub(crate) fn is_of_a_late_copy(&self) -> bool {
+        match self {
+            Self::NoSuchRoom { .. } | Self::SchemaMismatch { .. } => true,
+            Self::Sqlite { source, .. } => is_unwritable(source),
+            _ => false,
+        }
+    }
+
     /// Whether a changeset is to blame, and would fail again.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {

@@ -364,12 +364,15 @@ impl Primary for ThePrimary {
 
     fn changed(&self, room: &RoomName) -> watch::Receiver<u64> {
         let mut positions = self.node.positions.follow(room);
+        let mut standing = self.node.standing.subscribe();
+        let term = self.term.clone();
         let changes = watch::Sender::new(0);
         let changed = changes.subscribe();
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     () = changes.closed() => return,
+                    _ = standing.wait_for(|standing| standing.term != term) => return,
                     moved = positions.changed() => match moved {
                         Ok(()) => changes.send_modify(|count| *count += 1),
                         Err(_) => return,

@@ -7,6 +7,7 @@
 //!                            database ──────────▶ readers
 //! ```
 
+mod arrival;
 mod commit;
 mod convert;
 mod database;
@@ -51,6 +52,7 @@ pub(crate) use self::schema::WantedSchema;
 pub(crate) use self::submit::Submitted;
 pub(crate) use self::writer::{Applied, Changeset, Outcome};
 
+use self::arrival::Arrival;
 use self::database::{Location, ReadConnections, WriteConnection};
 use self::feed::Feed;
 use self::file::OpenFile;
@@ -184,31 +186,16 @@ impl Room {
             Purpose::Existing => None,
         };
         // Asked for before it is opened, so that nothing is missed in between.
-        let changed = primary.changed(name);
+        let mut changed = primary.changed(name);
         if let Some(schema) = &schema {
             forward::open(name, &*primary, schema, patience).await?;
         }
-        let location = Location::File(path.clone());
-        let exists = {
-            let path = path.clone();
-            blocking(move || Ok(path.exists())).await?
+        let reads = ReadConnections::new(name, &Location::File(path.clone()), config.busy_timeout())?;
+        let arrival = Arrival { room: name, path: &path, reads: &reads };
+        let opened = match &schema {
+            Some(schema) => arrival.wait(schema, &mut changed, patience).await?,
+            None => arrival.look().await?,
         };
-        let missing = || Error::NoSuchRoom { room: name.clone() };
-        if !exists {
-            return Err(missing());
-        }
-        let reads = ReadConnections::new(name, &location, config.busy_timeout())?;
-        let looked = {
-            let name = name.clone();
-            reads.run(move |conn| match Opened::look(conn).map_err(|error| Error::engine(&name, error))? {
-                Some(opened) => opened.in_file(&name, &path, conn).map(Some),
-                None => Ok(None),
-            })
-        };
-        let opened = looked.await??.ok_or_else(missing)?;
-        if let Some(schema) = &schema {
-            opened.schema.admit(name, schema)?;
-        }
         let parts = Parts::new(name, config, &opened);
         let follower = Follower::new(name, reads.clone(), &parts);
         let (queue, jobs) = WriterQueue::new(name, config);
@@ -515,7 +502,11 @@ async fn prepare(
         if let Location::File(path) = &location
             && path.exists()
         {
-            return Ok(None);
+            // SQLite can't tell it from a file that may not be opened now.
+            return match path.is_dir() {
+                true => Err(Error::Unusable { room: name, reason: "a folder is in its file's place".to_owned() }),
+                false => Ok(None),
+            };
         }
         let resident = match purpose {
             Purpose::Client(wanted) => ResidentSchema::read_version(&schema_folder, &wanted)?,

@@ -12,7 +12,7 @@ use tower_sqlite_sync::{
 };
 use tower_sqlite_sync_wire::{Position, Value};
 
-use crate::fixture::{Client, ClientOptions, SCHEMA, Server, cell, cells, last_version};
+use crate::fixture::{Client, ClientOptions, SCHEMA, Server, cell, cells, last_version, until};
 
 const ROWS: &str = "SELECT a, b FROM foo ORDER BY a";
 
@@ -273,6 +273,63 @@ async fn a_room_that_forks_at_the_primary_is_another_site_at_the_copy() {
     let mut client = Client::connect_with(replica.address, "r", 1, ClientOptions::default()).await;
     client.announce(&[(former, 0)]).await;
     assert_ne!(client.start_streaming().await.exclude_sites, [former]);
+}
+
+#[tokio::test]
+async fn a_copy_that_comes_later_than_the_primary_says_is_waited_for() {
+    let primary = Server::start().await;
+    let link =
+        Arc::new(Direct { rooms: primary.rooms.clone(), changed: watch::Sender::new(0), is_up: AtomicBool::new(true) });
+    let copies = Arc::new(tempfile::tempdir().unwrap());
+    let store = Copies(copies.path().to_owned(), link.clone());
+    let replica = Server::with_store(primary.folder.clone(), |config| config, store).await;
+    let mut client = Client::connect(&replica, "r", 1).await;
+    client.announce(&[]).await;
+    until("the room", async || !primary.rooms.rooms().is_empty()).await;
+    // A copy from the time when the room was being created, and then a whole one.
+    for schema in ["", SCHEMA] {
+        let conn = rusqlite::Connection::open(copies.path().join("r")).unwrap();
+        conn.pragma_update(None, "journal_mode", "WAL").unwrap();
+        crr::load(&conn).unwrap();
+        conn.execute_batch(schema).unwrap();
+        if !schema.is_empty() {
+            let version = tower_sqlite_sync_wire::schema_version(schema);
+            let sql = "INSERT INTO crsql_master VALUES ('schema_name', 'main.sql'), ('schema_version', ?1)";
+            conn.execute(sql, [version]).unwrap();
+        }
+        link.tell();
+    }
+    client.start_streaming().await;
+}
+
+#[tokio::test]
+async fn a_copy_that_never_comes_is_not_waited_for_longer_than_for_the_primary() {
+    let primary = Server::start().await;
+    let link =
+        Arc::new(Direct { rooms: primary.rooms.clone(), changed: watch::Sender::new(0), is_up: AtomicBool::new(true) });
+    let copies = Arc::new(tempfile::tempdir().unwrap());
+    let store = Copies(copies.path().to_owned(), link);
+    let impatient = |config: SyncConfig| config.with_queue_wait(Duration::from_millis(200));
+    let replica = Server::with_store(primary.folder.clone(), impatient, store).await;
+    let mut client = Client::connect(&replica, "r", 1).await;
+    client.announce(&[]).await;
+    assert_eq!(client.closed().await.0, 1013);
+    assert!(!copies.path().join("r").exists(), "and none is made here");
+}
+
+#[tokio::test]
+async fn a_copy_that_goes_back_has_its_clients_come_again() {
+    let Pair { primary, link, replica } = pair().await;
+    let mut client = Client::join(&replica, "r", 1).await;
+    client.push(0, &[cell(1, "b", Value::Integer(1), 1)]).await;
+    primary.has("r", ROWS, &["1|1"]).await;
+    until("the change here", async || replica.rooms.rooms()[0].db_version == 1).await;
+    primary.rooms.shutdown().await;
+    let conn = rusqlite::Connection::open(primary.file("r")).unwrap();
+    crr::load(&conn).unwrap();
+    conn.execute_batch("DELETE FROM foo__crsql_clock").unwrap();
+    link.tell();
+    assert_eq!(client.closed().await.0, 1001, "the primary has been replaced by one whose file is older");
 }
 
 #[tokio::test]
