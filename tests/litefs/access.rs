@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tower_sqlite_sync::{LiteFs, LiteFsConfig, LiteFsSecret, SyncConfig, SyncLayer};
 
 use crate::cluster::{A, B, C, Cluster};
 use crate::fixture::{Random, soon, until};
@@ -52,4 +53,25 @@ async fn garbage_on_the_port_for_other_nodes_disturbs_nobody() {
     }
     cluster.agree(&[&at_a, &at_b]).await;
     assert!(cluster.log(A).contains("a connection to the port of the LiteFS nodes is refused"));
+}
+
+#[tokio::test]
+async fn a_node_needs_a_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(LiteFs::start(folder.path(), LiteFsConfig::default()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_layer_that_is_not_on_litefs_runs_nothing_for_it() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let folder = tempfile::tempdir().unwrap();
+    let config = SyncConfig::default().with_db_folder(folder.path());
+    let before = tasks();
+    let layer = SyncLayer::new(config.clone());
+    assert_eq!(tasks(), before);
+    let secret = LiteFsSecret::new("known to the nodes and nobody else").unwrap();
+    let litefs = LiteFs::start(folder.path(), LiteFsConfig::default().with_secret(secret)).await.unwrap();
+    assert!(tasks() > before, "those that look at what LiteFS says begin with LiteFs");
+    drop(layer);
+    drop(litefs);
 }

@@ -94,7 +94,7 @@ impl Node {
             others.iter().map(|(id, address)| ((*id).to_owned(), address.to_string().into())).collect();
         let settings = serde_json::json!({
             "sync": { "queue_wait": QUEUE_WAIT.as_secs(), "busy_timeout": 5, "room_idle": 2 },
-            "litefs": { "port": 0, "addresses": addresses, "reconnect_longest": 0.3, "link_silence": 10 },
+            "litefs": { "addresses": addresses, "reconnect_longest": 0.3, "link_silence": 10 },
         });
         let root = self.root.path();
         fs::write(root.join("settings.json"), settings.to_string()).unwrap();
@@ -103,7 +103,7 @@ impl Node {
         let binary = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/litefs");
         let mut command = Command::new(&binary);
         command
-            .args(["--listen", "127.0.0.1:0", "--config", "settings.json", "--folder"])
+            .args(["--listen", "127.0.0.1:0", "--forwards", "127.0.0.1:0", "--config", "settings.json", "--folder"])
             .arg(self.mount())
             .current_dir(root)
             .env("CLUSTER_SECRET", self.secret)
@@ -181,7 +181,7 @@ impl Launch {
         });
         let addresses = soon("the server to listen", receive).await.unwrap();
         let [forwards, clients] = addresses[..] else { panic!("the server did not start") };
-        Server { child, forwards: SocketAddr::from(([127, 0, 0, 1], forwards.port())), clients }
+        Server { child, forwards, clients }
     }
 }
 

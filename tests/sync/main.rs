@@ -10,7 +10,6 @@ mod durability;
 mod fixture;
 mod forking;
 mod gaps;
-mod litefs;
 mod migration;
 mod numbers;
 mod observing;

@@ -1,6 +1,6 @@
 //! A node of a cluster on LiteFS: every node serves clients, one of them writes, and the others forward to it.
 //!
-//! `cargo run --example litefs -- --help` lists the flags. `litefs.yml` and `fly.toml` beside this file run it on Fly.io.
+//! `cargo run --example litefs -- --help` lists the flags. `litefs.yml` and `fly.toml` in the folder `litefs` run it on Fly.io.
 
 use std::error::Error;
 use std::net::SocketAddr;
