@@ -183,3 +183,19 @@ async fn only_a_room_with_a_file_can_fork() {
     let server = Server::start().await;
     assert!(matches!(server.rooms.fork("r").await, Err(Error::NoSuchRoom { .. })));
 }
+
+#[tokio::test]
+async fn a_room_whose_file_went_back_forks_also_if_its_clients_stay_away_for_a_while() {
+    let server = Server::start().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    let former = client.server;
+    server.write("r", "INSERT INTO foo (a, b) VALUES (1, 'x')").await;
+    server.write("r", "INSERT INTO foo (a, b) VALUES (2, 'x')").await;
+    client.gather(2).await;
+    // What a restored backup looks like from inside.
+    server.rooms.write("r", |tx| tx.execute_batch("DELETE FROM foo__crsql_clock WHERE db_version = 2")).await.unwrap();
+    client.closed().await;
+    client.gone().await;
+    until("the room to be closed", async || server.rooms.rooms().is_empty()).await;
+    assert_ne!(Client::join(&server, "r", 1).await.server, former);
+}
