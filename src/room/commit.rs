@@ -181,6 +181,12 @@ impl Commit {
         let tx = conn
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|error| Error::sqlite(&self.room, error))?;
+        let engine = |error| Error::engine(&self.room, error);
+        if self.has_gone_back(&tx).map_err(engine)? {
+            tx.rollback().map_err(|error| Error::sqlite(&self.room, error))?;
+            self.follow(conn).map_err(engine)?;
+            return Err(Error::GoingAway);
+        }
         // Should it panic, nothing is committed, and whoever waits for its result is told.
         let verdict = catch_unwind(AssertUnwindSafe(|| job(&tx))).unwrap_or(Verdict::RollBack);
         if verdict == Verdict::RollBack {
@@ -229,13 +235,28 @@ impl Commit {
         Ok(outcomes)
     }
 
-    /// Whether another process has just made the room another site, or given it another schema.
+    /// Whether another process has just made the room another site, given it another schema, or [taken it back](Self::has_gone_back).
     fn is_another_room(&self, tx: &Transaction<'_>) -> crr::Result<bool> {
-        if !self.have_others_committed(tx)? {
+        if !self.is_suspect(tx)? {
             return Ok(false);
         }
-        let sight = Sight::of(tx)?;
-        Ok(sight.is_none_or(|sight| sight.site != self.parts.site || sight.schema != *self.parts.schema.borrow()))
+        let Parts { site, feed, schema, .. } = &self.parts;
+        let is_other = |sight: Sight| sight.site != *site || sight.schema != *schema.borrow() || sight.now < feed.now();
+        Ok(Sight::of(tx)?.is_none_or(is_other))
+    }
+
+    /// Whether another process has just taken the room back in time. What is written into it now would take db_versions that clients
+    /// have passed, and come as far as they have seen, so that nobody would notice.
+    fn has_gone_back(&self, tx: &Transaction<'_>) -> crr::Result<bool> {
+        let Parts { site, feed, .. } = &self.parts;
+        let is_older = |sight: Sight| sight.site == *site && sight.now < feed.now();
+        Ok(self.is_suspect(tx)? && Sight::of(tx)?.is_some_and(is_older))
+    }
+
+    /// Whether the room has to be looked at. One that has ended may have done so because of what was seen in it: that is no news any
+    /// more, and what was queued before must not be merged into it.
+    fn is_suspect(&self, tx: &Transaction<'_>) -> crr::Result<bool> {
+        Ok(self.parts.ending.has_ended() || self.have_others_committed(tx)?)
     }
 
     /// Shows the feed what we have committed, up to `now`, and what others have.

@@ -6,7 +6,7 @@ use tokio_tungstenite::tungstenite::Message as WsMessage;
 use tower_sqlite_sync::{Error, SyncConfig};
 use tower_sqlite_sync_wire::{Message, Position, SiteId, Value};
 
-use crate::fixture::{Client, ClientOptions, Replica, Server, cell, cells, last_version, until};
+use crate::fixture::{Client, ClientOptions, Replica, Server, cell, cells, last_version, soon, until};
 
 /// A server whose room `r` had its file copied back after its clients had seen two more db_versions.
 struct Restored {
@@ -198,4 +198,23 @@ async fn a_room_whose_file_went_back_forks_also_if_its_clients_stay_away_for_a_w
     client.gone().await;
     until("the room to be closed", async || server.rooms.rooms().is_empty()).await;
     assert_ne!(Client::join(&server, "r", 1).await.server, former);
+}
+
+#[tokio::test]
+async fn a_room_whose_file_went_back_forks_before_anything_is_written_into_it() {
+    let server = Server::with(|config| config.with_watch_files(false)).await;
+    let mut client = Client::join(&server, "r", 1).await;
+    let former = client.server;
+    server.write("r", "INSERT INTO foo (a, b) VALUES (1, 'x')").await;
+    server.write("r", "INSERT INTO foo (a, b) VALUES (2, 'x')").await;
+    client.gather(2).await;
+    // What a restored backup looks like from inside. What is written next would have the db_version that clients have passed.
+    let other = rusqlite::Connection::open(server.file("r")).unwrap();
+    crr::load(&other).unwrap();
+    other.execute_batch("DELETE FROM foo__crsql_clock WHERE db_version = 2").unwrap();
+    client.push(0, &[cell(3, "b", Value::Integer(3), 1)]).await;
+    assert_eq!(soon("a close", client.closed()).await.0, 1001);
+    let mut client = Client::connect(&server, "r", 1).await;
+    client.announce(&[(former, 2)]).await;
+    assert_ne!(client.start_streaming().await.exclude_sites, [former]);
 }
