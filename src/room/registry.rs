@@ -296,8 +296,11 @@ impl Registry {
     async fn close_when_idle(self: Arc<Self>, room: Arc<Room>, mut usage: watch::Receiver<Usage>) {
         while usage.wait_for(Usage::is_idle).await.is_ok() {
             let used = usage.wait_for(|usage| !usage.is_idle());
-            if tokio::time::timeout(self.idle(&room), used).await.is_ok() {
-                continue;
+            match tokio::time::timeout(self.idle(&room), used).await {
+                Ok(Ok(_)) => continue,
+                // The room was closed for another reason.
+                Ok(Err(_)) => return,
+                Err(_) => {}
             }
             let slot = self.locked().as_ref().and_then(|slots| slots.get(room.name()).cloned());
             let Some(slot) = slot else { return };
