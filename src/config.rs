@@ -7,6 +7,7 @@
 //! | `schema_folder` | `./schemas` |  | path | the schema files that clients may ask for |
 //! | `path` | `^/sync(/\|$)` |  | regex | which upgrades are ours; matched against the path, without the query |
 //! | `wide_room_names` | `false` | | admits the room names that `@vlcn.io/ws-server` admitted |
+//! | `durability` | `"full"` | `"full"`, `"os"` | | what happens to a change before clients are shown it: see [`Durability`] |
 //! | `upgrade_timeout` | 10 | 0.001 – year | seconds | for the hook, and from the response that lets a client in to its socket |
 //! | `announce_timeout` | 10 | 0.001 – year | seconds | from the upgraded socket to the client's announce |
 //! | `heartbeat` | 30 | 0.001 – year | seconds | between pings; a peer that is silent for two of them is closed |
@@ -53,6 +54,7 @@ use std::time::Duration;
 use regex::Regex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::Durability;
 use crate::config_error::{ConfigError, SOME, TIMES, TIMES_OR_NONE, number, time};
 
 /// The smallest message in which a client can announce itself, and in which changes are worth being sent, in bytes.
@@ -88,6 +90,7 @@ struct Settings {
     schema_folder: PathBuf,
     path: PathPattern,
     wide_room_names: bool,
+    durability: Durability,
     #[serde(with = "seconds")]
     upgrade_timeout: Duration,
     #[serde(with = "seconds")]
@@ -128,6 +131,7 @@ impl Default for Settings {
             schema_folder: PathBuf::from("./schemas"),
             path: PathPattern::default(),
             wide_room_names: false,
+            durability: Durability::Full,
             upgrade_timeout: Duration::from_secs(10),
             announce_timeout: Duration::from_secs(10),
             heartbeat: Duration::from_secs(30),
@@ -240,6 +244,8 @@ impl SyncConfig {
         memory, with_memory: bool;
         /// Whether room names beyond the safe set are admitted, as `@vlcn.io/ws-server` did.
         wide_room_names, with_wide_room_names: bool;
+        /// What happens to a change before clients are shown it.
+        durability, with_durability: Durability;
         /// How long the hook may take to decide, and then the HTTP server to hand over the socket.
         upgrade_timeout, with_upgrade_timeout: Duration;
         /// How long a client may take to announce itself.

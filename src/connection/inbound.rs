@@ -16,7 +16,7 @@ use super::intake::Refusal;
 use super::liveness::Liveness;
 use super::outbound::Command;
 use super::upload::Upload;
-use super::{Close, End, Session};
+use super::{Close, End, NOBODY, Session};
 use crate::auth::Access;
 use crate::config::SyncConfig;
 use crate::error::Error;
@@ -28,9 +28,6 @@ const MAX_IN_FLIGHT: usize = 16;
 
 /// How soon, and how late, a client that doesn't continue where it was told to is told again.
 const RESTART_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-
-/// A site id that no site has, since it is no random UUID: excluding it excludes nothing.
-const NOBODY: SiteId = SiteId::from_bytes([0xff; 16]);
 
 /// The receiving half of a session.
 pub(super) struct Inbound<'a, S> {

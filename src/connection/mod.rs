@@ -40,7 +40,7 @@ use crate::auth::{Access, Grant};
 use crate::config::SyncConfig;
 use crate::hub::{Admission, Hub};
 use crate::refusals::Refusals;
-use crate::room::{Lease, Purpose, Room, RoomName, SchemaName, WantedSchema};
+use crate::room::{Lease, Purpose, Room, RoomName, SchemaName, Standing, WantedSchema};
 
 /// What a socket reads ahead. Most connections are idle most of the time.
 const READ_BUFFER: usize = 4 << 10;
@@ -53,6 +53,9 @@ const MAX_COMMANDS: usize = 32;
 
 /// How long a peer may take to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A site id that no site has, since it is no random UUID: excluding it excludes nothing.
+const NOBODY: SiteId = SiteId::from_bytes([0xff; 16]);
 
 /// Who was let in, where to, and with which rights.
 #[derive(Debug)]
@@ -150,6 +153,10 @@ where
         Err(end) => return end,
     };
     let client = presence.sender;
+    let standing = match greet(&lease, &presence, guest.grant.access()).await {
+        Ok(standing) => standing,
+        Err(end) => return end,
+    };
     let session = Session {
         dialect,
         room: lease.clone(),
@@ -160,14 +167,17 @@ where
         refusals: hub.refusals(),
         liveness,
     };
-    let start = match start_streaming(&session).await {
+    let start = match start_streaming(&session, standing).await {
         Ok(message) => Command::Send(Message::StartStreaming(message)),
         Err(end) => return end,
     };
     let _connected = session.room.connected();
     let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
     let mut inbound = Inbound::new(stream, &session, commands.clone());
-    let outbound = Outbound::new(sink, &session, obeyed, seen(&session.room, &presence));
+    let mut outbound = Outbound::new(sink, &session, obeyed, seen(&session.room, &presence));
+    if standing != Standing::GoesOn {
+        outbound.include_its_own(session.room.now());
+    }
     let receiving = async {
         let wait = hub.refusals().wait(session.room.name(), client);
         if !wait.is_zero() {
@@ -248,12 +258,32 @@ async fn enter(hub: &Hub, guest: &Guest, presence: &AnnouncePresence) -> Result<
 }
 
 /// Tells a client from where on we lack its changes. One that may not write is muted: nothing is newer than what we claim to have.
-async fn start_streaming(session: &Session<'_>) -> Result<StartStreaming, End> {
+async fn start_streaming(session: &Session<'_>, standing: Standing) -> Result<StartStreaming, End> {
     let since = match session.access {
         Access::ReadOnly => Position::MUTE,
+        Access::ReadWrite if standing == Standing::Young => Position::START,
         Access::ReadWrite => session.room.position(session.client).await?,
     };
     Ok(StartStreaming { since, exclude_sites: vec![session.room.site()], local_only: false })
+}
+
+/// Finds out whether the client's database went back since it was last here.
+async fn greet(room: &Room, presence: &AnnouncePresence, access: Access) -> Result<Standing, End> {
+    let here = presence.last_seens.iter().find(|(site, _)| *site == room.site());
+    let seen = match here {
+        Some((_, position)) => position.db_version,
+        // What it has seen of a former site says nothing of this one.
+        None if room.lineage().seen(&presence.last_seens).is_some() => return Ok(Standing::GoesOn),
+        None => 0,
+    };
+    if access == Access::ReadOnly {
+        return Ok(Standing::GoesOn);
+    }
+    let standing = room.greet(presence.sender, seen).await?;
+    if standing == Standing::WentBack {
+        tracing::info!(seen, "this site has seen less of the room than before: asking it for everything");
+    }
+    Ok(standing)
 }
 
 /// Whether the client knows the room only as a site that it was before, so that it sends everything that it has of it.

@@ -7,10 +7,10 @@ use futures_util::{Sink, SinkExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
-use tower_sqlite_sync_wire::{Message, Position};
+use tower_sqlite_sync_wire::{Message, Position, SiteId};
 
 use super::backoff::Backoff;
-use super::{Close, End, Session};
+use super::{Close, End, NOBODY, Session};
 use crate::config::SyncConfig;
 use crate::room::{Frame, Pull, Selection, engine_site};
 
@@ -36,6 +36,8 @@ pub(super) struct Outbound<'a, S> {
     /// Where the client was when it announced itself.
     begin: Cursor,
     cursor: Cursor,
+    /// Up to this db_version the client is sent also what it wrote itself.
+    own_upto: i64,
     timers: Timers,
     rewinds: Backoff<Position>,
 }
@@ -103,9 +105,20 @@ where
             commands,
             begin,
             cursor: begin,
+            own_upto: 0,
             timers: Timers::new(session.config),
             rewinds: Backoff::new(REWIND_DELAYS.0, REWIND_DELAYS.1),
         }
+    }
+
+    /// Has the client sent also what it wrote itself, up to this db_version, because it may have lost it.
+    pub(super) fn include_its_own(&mut self, upto: i64) {
+        self.own_upto = upto;
+    }
+
+    /// Whose changes the client isn't sent next.
+    fn left_out(&self) -> SiteId {
+        if self.cursor.read < self.own_upto { NOBODY } else { self.session.client }
     }
 
     /// Sends until the connection must end, and says why.
@@ -142,7 +155,7 @@ where
                 Pull::Frames(frames) => self.send_frames(&frames).await?,
                 Pull::Unencoded => self.session.room.encode(self.cursor.read).await?,
                 Pull::Behind(upto) => {
-                    let frame = self.session.room.read_frame(self.cursor.read, upto, Some(self.session.client)).await?;
+                    let frame = self.session.room.read_frame(self.cursor.read, upto, Some(self.left_out())).await?;
                     self.send_frames(&[frame]).await?;
                 }
             }
@@ -152,7 +165,7 @@ where
 
     /// Sends as one message what the client lacks of neighbouring frames.
     async fn send_frames(&mut self, frames: &[Arc<Frame>]) -> Result<(), End> {
-        if let Some(selection) = Selection::of(frames, engine_site(self.session.client)) {
+        if let Some(selection) = Selection::of(frames, engine_site(self.left_out())) {
             self.send_changes(&selection).await?;
             self.cursor.sent = Position::at(selection.last_version());
             self.timers.probe = Some(Instant::now() + PROBE_DELAY);

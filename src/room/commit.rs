@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crr::{Crr, Merge, MergeOptions};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tower_sqlite_sync_wire as wire;
 
 use super::convert;
 use super::follow::Sight;
@@ -14,7 +15,8 @@ use super::frame::Frame;
 use super::lineage::Lineage;
 use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome, Queued};
-use super::{Parts, RoomName, migration};
+use super::{Origin, Parts, RoomName, migration};
+use crate::Durability;
 use crate::applied::{AppliedChangeset, Observer};
 use crate::config::SyncConfig;
 use crate::connection::Close;
@@ -38,6 +40,7 @@ pub(super) struct Commit {
     observer: Arc<Observer>,
     max_frame_bytes: usize,
     busy_timeout: Duration,
+    durability: Durability,
     /// SQLite's count of the commits of others, at the last look.
     commits_of_others: AtomicI64,
 }
@@ -46,7 +49,8 @@ impl Commit {
     pub(super) fn new(room: &RoomName, config: &SyncConfig, parts: &Parts, observer: Arc<Observer>) -> Self {
         let (max_frame_bytes, busy_timeout) = (config.max_frame_bytes(), config.busy_timeout());
         let (room, parts, commits_of_others) = (room.clone(), parts.clone(), AtomicI64::new(0));
-        Self { room, parts, observer, max_frame_bytes, busy_timeout, commits_of_others }
+        let durability = config.durability();
+        Self { room, parts, observer, max_frame_bytes, busy_timeout, durability, commits_of_others }
     }
 
     /// Merges what is queued in one transaction. If a changeset is refused, each gets a transaction of its own, so that only the
@@ -100,6 +104,7 @@ impl Commit {
     pub(super) fn migrate(&self, conn: &mut Connection, resident: &ResidentSchema) -> Result<(), Error> {
         let migrated = migration::migrate(conn, &self.room, resident)?;
         self.check_file()?;
+        self.reserve(migrated.now)?;
         let engine = |error| Error::engine(&self.room, error);
         // One of them may have done it.
         if self.have_others_committed(conn).map_err(engine)? {
@@ -152,7 +157,7 @@ impl Commit {
             return Ok(());
         };
         let is_news = self.is_news(&sight);
-        if is_news {
+        if is_news && self.durability.is_synced() {
             crr::file::sync(conn)?;
         }
         self.commits_of_others.store(commits, Ordering::Relaxed);
@@ -163,7 +168,7 @@ impl Commit {
                 // Another database was copied into the file, of which clients may have seen more than it has.
                 false => self.parts.ending.fail(&Error::FileReplaced { room: self.room.clone() }),
             }
-        } else if is_news {
+        } else if is_news && self.reserve(sight.now).is_ok() {
             tracing::debug!(room = %self.room, now = sight.now, "another process has written");
             self.parts.follow(&sight);
             self.show(conn, sight.now);
@@ -226,7 +231,9 @@ impl Commit {
             .map(|changeset| merge_one(&tx, &mut merge, changeset))
             .collect::<crr::Result<Vec<_>>>()?;
         if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied(_))) {
+            let announced = self.parts.announced.write(&tx)?;
             let now = last_version(tx)?;
+            self.parts.announced.written(&announced);
             if self.committed(conn, now).is_err() {
                 let replaced = || Outcome::Failed(Error::FileReplaced { room: self.room.clone() });
                 return Ok(std::iter::repeat_with(replaced).take(changesets.len()).collect());
@@ -293,6 +300,9 @@ impl Commit {
             self.parts.ending.fail(&Error::WentBack { room: self.room.clone(), stored: now, shown });
             return;
         }
+        if self.reserve(now).is_err() {
+            return;
+        }
         // The usual, small commit is encoded while it is still in the cache. If others wait to be encoded, or this one is large, the
         // connections have it encoded at their pace.
         if now > shown && self.parts.feed.head() == shown {
@@ -303,6 +313,47 @@ impl Commit {
             }
         }
         self.parts.feed.advance(now);
+        if let Some(page) = &self.parts.page {
+            page.shown(self.parts.site, now);
+        }
+    }
+
+    /// Reserves versions before they are shown. If they can't be, the room ends: what is committed is committed, and is shown when it is
+    /// opened again.
+    fn reserve(&self, now: i64) -> Result<(), Error> {
+        let reserved = self.parts.reserve(now).map_err(|error| Error::sqlite(&self.room, error));
+        reserved.inspect_err(|error| self.parts.ending.fail(error))
+    }
+
+    /// Forgets how far the room has a site's changes, because its database went back.
+    pub(super) fn forget(&self, conn: &mut Connection, site: wire::SiteId) -> Result<(), Error> {
+        let forget = |conn: &mut Connection| -> crr::Result<()> {
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            Crr::of(&tx)?.forget_position(convert::engine_site(site))?;
+            let announced = self.parts.announced.write(&tx)?;
+            tx.commit()?;
+            self.parts.announced.written(&announced);
+            Ok(())
+        };
+        forget(conn).map_err(|error| Error::engine(&self.room, error))
+    }
+
+    /// The last commit, before the database is closed.
+    pub(super) fn finish(&self, conn: &mut Connection) -> rusqlite::Result<()> {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.parts.announced.write(&tx)?;
+        tx.commit()
+    }
+
+    /// Notes that the database was closed as it should be. Blocks.
+    pub(super) fn closed(&self) {
+        let Parts { page, site, feed, ending, .. } = &self.parts;
+        if let Some(page) = page
+            && ending.origin() == Origin::Same
+            && let Err(error) = page.close(*site, feed.now())
+        {
+            tracing::warn!(room = %self.room, %error, "it can't be noted that the room was closed");
+        }
     }
 
     /// `None` if others have committed again: what they replaced may be durable, and what they put there may not be.

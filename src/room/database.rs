@@ -7,6 +7,7 @@ use deadpool_sqlite::{Config, Hook, HookError, InteractError, Object, Pool, Pool
 use rusqlite::Connection;
 
 use super::RoomName;
+use crate::config::SyncConfig;
 use crate::error::Error;
 
 /// Readers of one room: enough to overlap a catch-up with the feed, few enough for many rooms.
@@ -37,19 +38,24 @@ pub(crate) struct WriteConnection {
 
 impl WriteConnection {
     /// Opens the database, creates it if it is missing, and loads the engine.
-    pub(crate) async fn open(room: &RoomName, location: &Location, busy_timeout: Duration) -> Result<Self, Error> {
+    pub(crate) async fn open(room: &RoomName, location: &Location, config: &SyncConfig) -> Result<Self, Error> {
+        let (busy_timeout, synchronous) = (config.busy_timeout(), config.durability().synchronous());
         let pool = pool(location, 1, move |conn| {
             conn.busy_timeout(busy_timeout)?;
             refuse_foreign(conn)?;
             // The journal mode answers with a row; a memory database answers that it has its own.
             conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-            // A client is shown nothing that a power loss could take back.
-            conn.pragma_update(None, "synchronous", "FULL")?;
+            conn.pragma_update(None, "synchronous", synchronous)?;
             // Statement journals of the triggers would otherwise go to files.
             conn.pragma_update(None, "temp_store", "MEMORY")
         })?;
         let object = pool.get().await.map_err(|error| pool_error(room, error))?;
         Ok(Self { object, room: room.clone() })
+    }
+
+    /// The room.
+    pub(crate) fn room(&self) -> &RoomName {
+        &self.room
     }
 
     /// Runs `job` on a thread that may block. A job that panics loses the connection.

@@ -73,6 +73,8 @@ impl Forwarder {
                 }
                 Job::Write(_, done) => drop(done.send(Err(Error::NotPrimary { room: self.room.clone() }))),
                 Job::Look(done) => drop(done.send(self.follower.look().await.map(|()| true))),
+                // Positions are the primary's.
+                Job::Forget(_, done) => drop(done.send(Ok(()))),
                 // Replicas read through connections of their own.
                 Job::Read(_) => {}
                 Job::Migrate(resident, done) => {

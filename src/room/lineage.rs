@@ -13,6 +13,7 @@ use crr::Crr;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use tower_sqlite_sync_wire::{Position, SiteId};
 
+use super::announced;
 use super::convert::wire_site;
 use crate::store::Epoch;
 
@@ -94,6 +95,8 @@ pub(super) fn fork(conn: &mut Connection) -> crr::Result<Fork> {
         [MOST],
     )?;
     let site = crr.take_new_site_id()?;
+    // Nobody has seen anything of the new site.
+    announced::forget_all(&tx)?;
     tx.commit()?;
     Ok(Fork { former: wire_site(former), site: wire_site(site), db_version })
 }

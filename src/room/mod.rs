@@ -7,6 +7,7 @@
 //!                            database ──────────▶ readers
 //! ```
 
+mod announced;
 mod arrival;
 mod commit;
 mod convert;
@@ -18,6 +19,7 @@ mod follow;
 mod forward;
 mod frame;
 mod large;
+mod ledger;
 mod lineage;
 mod migration;
 mod name;
@@ -39,6 +41,7 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::{Semaphore, watch};
 use tower_sqlite_sync_wire as wire;
 
+pub(crate) use self::announced::Standing;
 pub(crate) use self::convert::engine_site;
 pub(crate) use self::ending::Ending;
 pub(crate) use self::feed::Pull;
@@ -52,6 +55,7 @@ pub(crate) use self::schema::WantedSchema;
 pub(crate) use self::submit::Submitted;
 pub(crate) use self::writer::{Applied, Changeset, Outcome};
 
+use self::announced::{Announced, Before};
 use self::arrival::Arrival;
 use self::database::{Location, ReadConnections, WriteConnection};
 use self::feed::Feed;
@@ -59,6 +63,7 @@ use self::file::OpenFile;
 use self::follow::{Follower, Sight};
 use self::forward::Forwarder;
 use self::large::LargeFrames;
+use self::ledger::{Finding, Ledgers, Page};
 use self::outside::Outside;
 use self::schema::{ResidentSchema, StoredSchema};
 use self::watcher::Watcher;
@@ -93,6 +98,7 @@ pub(crate) struct Surroundings {
     /// Who is told of what clients write.
     pub(crate) observer: Arc<Observer>,
     watcher: Arc<Watcher>,
+    ledgers: Ledgers,
 }
 
 /// Where a room is read.
@@ -131,11 +137,16 @@ impl Room {
             Home::Replica { path, primary } => return Self::open_replica(name, path, primary, config, purpose).await,
         };
         let resident = prepare(name, &location, config, purpose).await?;
-        let conn = WriteConnection::open(name, &location, config.busy_timeout()).await?;
+        let conn = WriteConnection::open(name, &location, config).await?;
+        // Where there are epochs, these say whether a file is the one that clients know.
+        let page = match &location {
+            Location::File(path) if epoch.is_none() => Some(surroundings.ledgers.page(path, config.durability())),
+            _ => None,
+        };
         let opened = {
             let (name, config, purpose, location) = (name.clone(), config.clone(), purpose.clone(), location.clone());
             conn.run(move |conn| {
-                let opened = Opened::read(conn, &name, &config, &purpose, origin, epoch, resident)?;
+                let opened = Opened::read(conn, &name, &config, &purpose, origin, epoch, page, resident)?;
                 match &location {
                     Location::File(path) => opened.in_file(&name, path, conn),
                     Location::Memory => Ok(opened),
@@ -308,6 +319,21 @@ impl Room {
         position.map(convert::wire_position).map_err(|error| Error::engine(&self.name, error))
     }
 
+    /// Takes note of how much of the room a site says that it has seen. If that is less than before, the site's position is
+    /// forgotten: it is asked for everything.
+    pub(crate) async fn greet(&self, site: wire::SiteId, seen: i64) -> Result<Standing, Error> {
+        if !self.is_written_here {
+            return Ok(Standing::GoesOn);
+        }
+        let before = self.read(move |conn| Before::read(conn, engine_site(site))).await?;
+        let before = before.map_err(|error| Error::engine(&self.name, error))?;
+        let standing = self.parts.announced.note(site, seen, &before);
+        if standing == Standing::WentBack {
+            self.queue.forget(site).await?;
+        }
+        Ok(standing)
+    }
+
     /// Runs `job` in a read transaction.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
@@ -391,6 +417,9 @@ struct Parts {
     ending: Arc<Ending>,
     /// `None` if the room is in memory.
     file: Option<Arc<OpenFile>>,
+    /// `None` where something else tells whether the file went back.
+    page: Option<Arc<Page>>,
+    announced: Arc<Announced>,
 }
 
 impl Parts {
@@ -401,7 +430,14 @@ impl Parts {
             schema: watch::Sender::new(opened.schema.clone()),
             ending: Arc::new(Ending::new(name.clone())),
             file: opened.file.clone(),
+            page: opened.page.clone(),
+            announced: Arc::default(),
         }
+    }
+
+    /// Makes sure that versions up to `now` are not used again, whatever happens to the file, before they are shown. Blocks.
+    fn reserve(&self, now: i64) -> rusqlite::Result<()> {
+        self.page.as_ref().map_or(Ok(()), |page| page.reserve(self.site, now))
     }
 
     /// Whether the room's file is still where it was opened. Blocks on the file system.
@@ -417,13 +453,14 @@ struct Opened {
     schema: StoredSchema,
     now: i64,
     file: Option<Arc<OpenFile>>,
+    page: Option<Arc<Page>>,
 }
 
 impl Opened {
     /// What a file says at one moment. `None` if no schema was applied yet.
     fn look(conn: &Connection) -> crr::Result<Option<Self>> {
         let Some(Sight { site, schema, now }) = Sight::of(conn)? else { return Ok(None) };
-        Ok(Some(Self { site, lineage: Lineage::read(conn)?, schema, now, file: None }))
+        Ok(Some(Self { site, lineage: Lineage::read(conn)?, schema, now, file: None, page: None }))
     }
 
     /// The same, with the file that `conn` has open.
@@ -439,12 +476,22 @@ impl Opened {
         purpose: &Purpose,
         origin: Origin,
         epoch: Option<Epoch>,
+        page: Option<Page>,
         resident: Option<ResidentSchema>,
     ) -> Result<Self, Error> {
         let sqlite = |error| Error::sqlite(room, error);
         let engine = |error| Error::engine(room, error);
         let stored = StoredSchema::read(conn).map_err(sqlite)?;
-        let earlier = origin == Origin::Earlier || lineage::epoch(conn).map_err(sqlite)? != epoch && epoch.is_some();
+        let finding = match &page {
+            Some(page) if resident.is_none() => {
+                let crr = crr::Crr::of(conn).map_err(engine)?;
+                let site = convert::wire_site(crr.site_id().map_err(engine)?);
+                page.examine(site, crr.stored_db_version().map_err(engine)?).map_err(sqlite)?
+            }
+            _ => Finding::Known,
+        };
+        let other_epoch = epoch.is_some() && lineage::epoch(conn).map_err(sqlite)? != epoch;
+        let earlier = origin == Origin::Earlier || other_epoch || finding == Finding::WentBack;
         // Before anything else is written. A room that is created now was never known; but one that another process had begun to
         // create may be.
         if earlier && resident.is_none() {
@@ -453,6 +500,9 @@ impl Opened {
                 room = %room, former = %fork.former, site = %fork.site, db_version = fork.db_version,
                 "the room's database is an earlier one than its clients knew: it has become another site"
             );
+        } else if let Finding::Above(reserved) = finding {
+            tracing::info!(%room, reserved, "the room was not closed: its db_versions go on above what may have been shown");
+            crr::Crr::of(conn).and_then(|crr| crr.raise_db_version(reserved)).map_err(engine)?;
         }
         match stored {
             Some(stored) => match purpose {
@@ -483,9 +533,14 @@ impl Opened {
         let tx = conn.transaction().map_err(sqlite)?;
         let opened = Self::look(&tx).map_err(engine)?.ok_or_else(|| Error::NoSuchRoom { room: room.clone() })?;
         tx.commit().map_err(sqlite)?;
-        // What another process has committed may not be durable yet.
-        crr::file::sync(conn).map_err(engine)?;
-        Ok(opened)
+        if config.durability().is_synced() {
+            // What another process has committed may not be durable yet.
+            crr::file::sync(conn).map_err(engine)?;
+        }
+        if let Some(page) = &page {
+            page.reserve(opened.site, opened.now).map_err(sqlite)?;
+        }
+        Ok(Self { page: page.map(Arc::new), ..opened })
     }
 }
 

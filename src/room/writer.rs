@@ -75,6 +75,8 @@ pub(super) enum Job {
     /// Look for what other processes have written; answers whether none of them is about to commit.
     Look(oneshot::Sender<Result<bool, Error>>),
     Migrate(ResidentSchema, oneshot::Sender<Result<(), Error>>),
+    /// Forget how far the room has this site's changes.
+    Forget(wire::SiteId, oneshot::Sender<Result<(), Error>>),
     Close(oneshot::Sender<Result<(), Error>>),
 }
 
@@ -86,6 +88,7 @@ impl std::fmt::Debug for Job {
             Self::Read(_) => "Read",
             Self::Look(_) => "Look",
             Self::Migrate(..) => "Migrate",
+            Self::Forget(..) => "Forget",
             Self::Close(_) => "Close",
         })
     }
@@ -192,6 +195,13 @@ impl WriterQueue {
         migrated.await.map_err(|_| Error::GoingAway)?
     }
 
+    /// Forgets how far the room has a site's changes, behind what is queued.
+    pub(super) async fn forget(&self, site: wire::SiteId) -> Result<(), Error> {
+        let (done, forgotten) = oneshot::channel();
+        self.jobs.send(Job::Forget(site, done)).await.map_err(|_| Error::GoingAway)?;
+        forgotten.await.map_err(|_| Error::GoingAway)?
+    }
+
     /// Waits until everything queued so far is committed, writes the log back into the database file and closes it.
     pub(crate) async fn close(&self) -> Result<(), Error> {
         let (done, closed) = oneshot::channel();
@@ -258,9 +268,14 @@ impl Writer {
                     let result = self.conn.run(move |conn| commit.migrate(conn, &resident)).await;
                     result.map(|result| drop(done.send(result)))
                 }
+                Job::Forget(site, done) => {
+                    let commit = self.commit.clone();
+                    let result = self.conn.run(move |conn| commit.forget(conn, site)).await;
+                    result.map(|result| drop(done.send(result)))
+                }
                 Job::Close(done) => {
                     self.jobs.close();
-                    drop(done.send(self.conn.close().await));
+                    drop(done.send(self.close().await));
                     return;
                 }
             };
@@ -272,6 +287,18 @@ impl Writer {
         if let Err(error) = self.conn.close().await {
             self.ending.fail(&error);
         }
+    }
+
+    async fn close(self) -> Result<(), Error> {
+        let commit = self.commit.clone();
+        if let Ok(Err(error)) = self.conn.run(move |conn| commit.finish(conn)).await {
+            tracing::warn!(room = %self.conn.room(), %error, "what sites have announced is forgotten");
+        }
+        self.conn.close().await?;
+        let commit = self.commit.clone();
+        // It only tells the next one who opens the file that nothing happened.
+        drop(tokio::task::spawn_blocking(move || commit.closed()).await);
+        Ok(())
     }
 
     /// `first` and the changesets queued behind it, up to a bound. A job of another kind that comes up is `next`.

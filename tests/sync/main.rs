@@ -17,3 +17,4 @@ mod outside;
 mod rooms;
 mod session;
 mod stores;
+mod went_back;
