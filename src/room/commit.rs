@@ -14,7 +14,7 @@ use super::frame::Frame;
 use super::lineage::Lineage;
 use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome, Queued};
-use super::{Parts, RoomName, migration};
+use super::{Origin, Parts, RoomName, migration};
 use crate::applied::{AppliedChangeset, Observer};
 use crate::config::SyncConfig;
 use crate::connection::Close;
@@ -98,9 +98,13 @@ impl Commit {
 
     /// Migrates the room. From then on nobody is shown anything encoded before.
     pub(super) fn migrate(&self, conn: &mut Connection, resident: &ResidentSchema) -> Result<(), Error> {
+        let engine = |error| Error::engine(&self.room, error);
+        self.follow(conn).map_err(engine)?;
+        if self.parts.ending.origin() == Origin::Earlier {
+            return Err(Error::GoingAway);
+        }
         let migrated = migration::migrate(conn, &self.room, resident)?;
         self.check_file()?;
-        let engine = |error| Error::engine(&self.room, error);
         // One of them may have done it.
         if self.have_others_committed(conn).map_err(engine)? {
             return self.follow(conn).map_err(engine);
@@ -155,7 +159,10 @@ impl Commit {
         if is_news {
             crr::file::sync(conn)?;
         }
-        self.commits_of_others.store(commits, Ordering::Relaxed);
+        // Otherwise, whoever is about to write finds the same again.
+        if sight.site == self.parts.site && sight.now >= self.parts.feed.now() {
+            self.commits_of_others.store(commits, Ordering::Relaxed);
+        }
         if sight.site != self.parts.site {
             tracing::warn!(room = %self.room, site = %sight.site, "another process has made the room another site");
             match lineage.includes(self.parts.site) {
@@ -178,9 +185,18 @@ impl Commit {
 
     /// Runs the application's closure in a transaction.
     pub(super) fn write(&self, conn: &mut Connection, job: WriteJob) -> Result<(), Error> {
-        let tx = conn
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(|error| Error::sqlite(&self.room, error))?;
+        let (sqlite, engine) = (|error| Error::sqlite(&self.room, error), |error| Error::engine(&self.room, error));
+        // Another schema is no obstacle, if it is known.
+        self.follow(conn).map_err(engine)?;
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+        if self.is_another_room(&tx).map_err(engine)? {
+            tx.rollback().map_err(sqlite)?;
+            self.follow(conn).map_err(engine)?;
+            return Err(match self.parts.ending.has_ended() {
+                true => Error::GoingAway,
+                false => Error::Busy { room: self.room.clone() },
+            });
+        }
         // Should it panic, nothing is committed, and whoever waits for its result is told.
         let verdict = catch_unwind(AssertUnwindSafe(|| job(&tx))).unwrap_or(Verdict::RollBack);
         if verdict == Verdict::RollBack {
@@ -229,13 +245,19 @@ impl Commit {
         Ok(outcomes)
     }
 
-    /// Whether another process has just made the room another site, or given it another schema.
+    /// Whether another process has just made the room another site, given it another schema, or put an earlier database into its
+    /// file. Nothing may be written into that one before it forks: it would be under db_versions that clients have passed.
     fn is_another_room(&self, tx: &Transaction<'_>) -> crr::Result<bool> {
+        if self.parts.ending.origin() == Origin::Earlier {
+            return Ok(true);
+        }
         if !self.have_others_committed(tx)? {
             return Ok(false);
         }
-        let sight = Sight::of(tx)?;
-        Ok(sight.is_none_or(|sight| sight.site != self.parts.site || sight.schema != *self.parts.schema.borrow()))
+        let Parts { site, feed, schema, .. } = &self.parts;
+        let is_known =
+            |sight: Sight| sight.site == *site && sight.now >= feed.now() && sight.schema == *schema.borrow();
+        Ok(!Sight::of(tx)?.is_some_and(is_known))
     }
 
     /// Shows the feed what we have committed, up to `now`, and what others have.
