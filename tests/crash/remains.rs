@@ -7,13 +7,13 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::ledger::Ledger;
 
-/// The rows of table `foo`.
+/// The rows of table `foo`. A row may have come without its value, for a while.
 pub(crate) type Rows = BTreeMap<String, String>;
 
 /// The rows in a database.
 pub(crate) fn rows(conn: &Connection) -> Rows {
     let mut statement = conn.prepare_cached("SELECT a, b FROM foo").unwrap();
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, Option<String>>(1)?.unwrap_or_default()))).unwrap();
     rows.collect::<rusqlite::Result<_>>().unwrap()
 }
 
