@@ -94,6 +94,7 @@ pub mod config;
 mod config_error;
 mod connection;
 mod error;
+mod fault;
 pub mod from_ws_server;
 mod future;
 mod handle;

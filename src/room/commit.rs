@@ -120,7 +120,9 @@ impl Commit {
         let looked = self.is_nobody_writing(conn).and_then(|is_all| self.follow(conn).map(|()| is_all));
         match looked {
             Err(error) if error.is_busy() => Ok(false),
-            looked => looked.map_err(|error| Error::engine(&self.room, error)),
+            looked => {
+                looked.map_err(|error| Error::engine(&self.room, error)).inspect_err(|error| self.parts.note(error))
+            }
         }
     }
 
@@ -214,6 +216,9 @@ impl Commit {
     /// What an error means for each of so many changesets that it met.
     fn failed(&self, error: crr::Error, changesets: usize) -> Vec<Outcome> {
         let (refused, source) = (error.is_refused(), Arc::new(error));
+        if !refused {
+            self.parts.note(&Error::engine_shared(&self.room, source.clone()));
+        }
         let failed = |source| match refused {
             true => Error::Changeset { room: self.room.clone(), source },
             false => Error::engine_shared(&self.room, source),

@@ -80,7 +80,7 @@ fn refuse_foreign(conn: &Connection) -> rusqlite::Result<()> {
     let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema) AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'crsql_master')";
     if conn.query_row(sql, [], |row| row.get(0))? {
         return Err(rusqlite::Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB),
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR),
             Some("the file is another application's database, without the tables of cr-sqlite".to_owned()),
         ));
     }
@@ -137,12 +137,13 @@ fn pool(
         let prepare = prepare.clone();
         Box::pin(async move {
             let prepared = object.interact(move |conn| {
-                prepare(conn).map_err(|error| error.to_string())?;
-                crr::load(conn).map(drop).map_err(|error| error.to_string())
+                prepare(conn)?;
+                crr::load(conn).map(drop)
             });
             match prepared.await {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(reason)) => Err(HookError::message(reason)),
+                Ok(Err(crr::Error::Sqlite(source))) => Err(HookError::Backend(*source)),
+                Ok(Err(error)) => Err(HookError::message(error.to_string())),
                 Err(error) => Err(HookError::message(error.to_string())),
             }
         })

@@ -9,6 +9,7 @@
 
 mod commit;
 mod convert;
+mod damaged;
 mod database;
 mod ending;
 mod feed;
@@ -144,7 +145,8 @@ impl Room {
         let opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                conn.close().await?;
+                // What is wrong with the file may be in the way of closing it properly, too.
+                drop(conn.close().await);
                 return Err(error);
             }
         };
@@ -317,8 +319,9 @@ impl Room {
 
     /// What the room has from `site`.
     pub(crate) async fn position(&self, site: wire::SiteId) -> Result<wire::Position, Error> {
-        let position = self.read(move |conn| crr::Crr::of(conn)?.position(engine_site(site))).await?;
-        position.map(convert::wire_position).map_err(|error| Error::engine(&self.name, error))
+        let position = self.read(move |conn| crr::Crr::of(conn)?.position(engine_site(site))).await;
+        let position = position.and_then(|read| read.map_err(|error| Error::engine(&self.name, error)));
+        position.map(convert::wire_position).inspect_err(|error| self.parts.note(error))
     }
 
     /// Runs `job` in a read transaction.
@@ -347,7 +350,12 @@ impl Room {
         &self,
         job: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        self.queue.write(job).await
+        self.queue.write(job).await.inspect_err(|error| self.parts.note(error))
+    }
+
+    /// Takes note of an error that a job of the application's met.
+    pub(crate) fn note(&self, error: &Error) {
+        self.parts.note(error);
     }
 
     /// Why and when the room's connections must go.
@@ -379,7 +387,7 @@ impl Room {
         // Nobody may have noticed until now.
         let parts = self.parts.clone();
         if let Err(error) = blocking(move || parts.check_file()).await {
-            self.parts.ending.fail_if_replaced(&error);
+            self.parts.ending.fail_if_unfit(&error);
         }
     }
 }
@@ -415,6 +423,14 @@ impl Parts {
             ending: Arc::new(Ending::new(name.clone())),
             file: opened.file.clone(),
         }
+    }
+
+    /// Tells the operator of an error that a file or the machine is to blame for. Ends the room if it can't go on with its file.
+    fn note(&self, error: &Error) {
+        if let (Some(fault), Some(file)) = (error.fault(), &self.file) {
+            fault.log(self.ending.room(), file.path(), error);
+        }
+        self.ending.fail_if_unfit(error);
     }
 
     /// Whether the room's file is still where it was opened. Blocks on the file system.
@@ -456,8 +472,11 @@ impl Opened {
     ) -> Result<Self, Error> {
         let sqlite = |error| Error::sqlite(room, error);
         let engine = |error| Error::engine(room, error);
+        if origin == Origin::Mended {
+            check_integrity(conn).map_err(sqlite)?;
+        }
         let stored = StoredSchema::read(conn).map_err(sqlite)?;
-        let earlier = origin == Origin::Earlier || lineage::epoch(conn).map_err(sqlite)? != epoch && epoch.is_some();
+        let earlier = origin != Origin::Same || lineage::epoch(conn).map_err(sqlite)? != epoch && epoch.is_some();
         // Before anything else is written. A room that is created now was never known.
         if earlier && stored.is_some() {
             let fork = lineage::fork(conn).map_err(engine)?;
@@ -533,6 +552,16 @@ async fn prepare(
         Ok(Some(resident))
     })
     .await
+}
+
+/// Reads all of a database that was damaged.
+fn check_integrity(conn: &Connection) -> rusqlite::Result<()> {
+    let found: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    Err(rusqlite::Error::SqliteFailure(code, Some(found)))
 }
 
 /// Runs what blocks on the file system.

@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
+use super::damaged::Damaged;
 use super::refused_schemas::RefusedSchemas;
 use super::replaced::Replaced;
 use super::{Origin, Purpose, Room, RoomName, Surroundings};
@@ -15,6 +16,7 @@ use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
+use crate::fault::Fault;
 use crate::store::{Home, RoomStore};
 
 /// Rooms that a shutdown closes at a time: each waits for the disk, not for the processor.
@@ -30,6 +32,7 @@ pub(crate) struct Registry {
     places: Arc<Semaphore>,
     refused_schemas: RefusedSchemas,
     replaced: Replaced,
+    damaged: Damaged,
     surroundings: Surroundings,
 }
 
@@ -107,6 +110,7 @@ impl Registry {
             places,
             refused_schemas: RefusedSchemas::default(),
             replaced: Replaced::default(),
+            damaged: Damaged::default(),
             surroundings: Surroundings::default(),
         }
     }
@@ -229,6 +233,9 @@ impl Registry {
     /// Closes a room, whose slot's lock is held. If its file is not, or may not be, the one that clients knew, the next open forks it.
     async fn shut(&self, room: &Room) {
         room.close().await;
+        if room.ending().is_damaged() {
+            self.damaged.remember(room.name());
+        }
         if room.ending().origin() == Origin::Earlier && !self.replaced.remember(room.name()) {
             self.fork_closed(room.name()).await;
         }
@@ -250,9 +257,26 @@ impl Registry {
 
     async fn open(&self, name: &RoomName, purpose: &Purpose, origin: Origin) -> Result<Open, Error> {
         let place = self.place().await?;
-        let origin = if self.replaced.includes(name) { Origin::Earlier } else { origin };
-        let room = Room::open(name, self.home(name), &self.config, purpose, origin, &self.surroundings).await?;
+        let origin = match self.damaged.may_check(name) {
+            Some(true) => Origin::Mended,
+            Some(false) => return Err(Error::Damaged { room: name.clone() }),
+            None if self.replaced.includes(name) => Origin::Earlier,
+            None => origin,
+        };
+        let (home, begun) = (self.home(name), Instant::now());
+        let path = home.path().cloned();
+        let room = Room::open(name, home, &self.config, purpose, origin, &self.surroundings).await;
+        if let (Err(error), Some(path)) = (&room, path)
+            && let Some(fault) = error.fault()
+        {
+            fault.log(name, &path, error);
+            if fault == Fault::Damaged {
+                self.damaged.checked(name, begun.elapsed());
+            }
+        }
+        let room = room?;
         self.replaced.forget(name);
+        self.damaged.forget(name);
         let usage = Usage { users: 0, left: Instant::now() };
         Ok(Open { room, usage: watch::Sender::new(usage), _place: place })
     }
@@ -296,8 +320,11 @@ impl Registry {
     async fn close_when_idle(self: Arc<Self>, room: Arc<Room>, mut usage: watch::Receiver<Usage>) {
         while usage.wait_for(Usage::is_idle).await.is_ok() {
             let used = usage.wait_for(|usage| !usage.is_idle());
-            if tokio::time::timeout(self.idle(&room), used).await.is_ok() {
-                continue;
+            match tokio::time::timeout(self.idle(&room), used).await {
+                Ok(Ok(_)) => continue,
+                // It was closed otherwise.
+                Ok(Err(_)) => return,
+                Err(_) => {}
             }
             let slot = self.locked().as_ref().and_then(|slots| slots.get(room.name()).cloned());
             let Some(slot) = slot else { return };

@@ -13,7 +13,8 @@ pub(crate) type Rows = BTreeMap<String, String>;
 /// The rows in a database.
 pub(crate) fn rows(conn: &Connection) -> Rows {
     let mut statement = conn.prepare_cached("SELECT a, b FROM foo").unwrap();
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, Option<String>>(1)?.unwrap_or_default()))).unwrap();
+    let rows =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, Option<String>>(1)?.unwrap_or_default()))).unwrap();
     rows.collect::<rusqlite::Result<_>>().unwrap()
 }
 

@@ -219,7 +219,7 @@ impl Error {
     }
 
     /// SQLite's extended code, if SQLite is where the error comes from.
-    fn sqlite_code(&self) -> Option<i32> {
+    pub fn sqlite_code(&self) -> Option<i32> {
         match self {
             Error::Sqlite(source) | Error::Constraint { source, .. } => source.sqlite_extended_error_code(),
             Error::InvalidSchema { source, .. } | Error::MigrationFailed { source, .. } => source.sqlite_code(),
