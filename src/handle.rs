@@ -189,7 +189,8 @@ impl SyncHandle {
     }
 
     /// Shuts the layer down: connections are closed with 1001, new ones are answered 503, what is queued is committed, and the
-    /// databases are closed with nothing left in their logs.
+    /// databases are closed with nothing left in their logs. What a room can't commit within `shutdown_grace` is rolled back;
+    /// clients send it again.
     pub async fn shutdown(&self) {
         self.hub.shut_down().await;
     }

@@ -1,16 +1,23 @@
 //! A room's connections: one that writes and a few that read, from deadpool-sqlite, with their pragmas.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_sqlite::{Config, Hook, HookError, InteractError, Object, Pool, PoolError, Runtime};
-use rusqlite::Connection;
+use rusqlite::{Connection, InterruptHandle};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::RoomName;
 use crate::error::Error;
 
 /// Readers of one room: enough to overlap a catch-up with the feed, few enough for many rooms.
 const READERS: usize = 2;
+
+/// How long reads that are under way are waited for when a room closes. Those of connections are as short as a frame.
+const READS_END: Duration = Duration::from_secs(1);
 
 /// Where a room's database is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +40,41 @@ impl Location {
 pub(crate) struct WriteConnection {
     object: Object,
     room: RoomName,
+    interrupter: Interrupter,
+}
+
+/// Gives up what a room's writer does and has to do, but for closing the database.
+#[derive(Clone)]
+pub(crate) struct Interrupter {
+    handle: Arc<InterruptHandle>,
+    given_up: Arc<AtomicBool>,
+    closing: Arc<AtomicBool>,
+}
+
+impl Interrupter {
+    fn new(handle: InterruptHandle) -> Self {
+        Self { handle: Arc::new(handle), given_up: Arc::default(), closing: Arc::default() }
+    }
+
+    /// Gives up. A statement that runs now fails; between two statements this does nothing, so call it again until the
+    /// database is closed.
+    pub(crate) fn interrupt(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+        if !self.closing.load(Ordering::Relaxed) {
+            self.handle.interrupt();
+        }
+    }
+
+    /// Whether nothing is to be begun any more.
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+}
+
+impl std::fmt::Debug for Interrupter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Interrupter").field("given_up", &self.given_up).finish_non_exhaustive()
+    }
 }
 
 impl WriteConnection {
@@ -49,7 +91,14 @@ impl WriteConnection {
             conn.pragma_update(None, "temp_store", "MEMORY")
         })?;
         let object = pool.get().await.map_err(|error| pool_error(room, error))?;
-        Ok(Self { object, room: room.clone() })
+        let handle = object.interact(|conn| conn.get_interrupt_handle()).await;
+        let interrupter = Interrupter::new(handle.map_err(|error| interact_error(room, &error))?);
+        Ok(Self { object, room: room.clone(), interrupter })
+    }
+
+    /// What gives up the connection's work.
+    pub(crate) fn interrupter(&self) -> &Interrupter {
+        &self.interrupter
     }
 
     /// Runs `job` on a thread that may block. A job that panics loses the connection.
@@ -63,7 +112,9 @@ impl WriteConnection {
     /// Writes the log back into the database file and closes it, here and now.
     pub(crate) async fn close(self) -> Result<(), Error> {
         let room = self.room.clone();
-        let closed = self.run(|conn| {
+        let closing = self.interrupter.closing.clone();
+        let closed = self.run(move |conn| {
+            closing.store(true, Ordering::Relaxed);
             let checkpoint = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
             // The pool would close the connection later, on a thread of its own; whoever waits for the room to be closed must
             // be able to rely on it.
@@ -92,6 +143,8 @@ fn refuse_foreign(conn: &Connection) -> rusqlite::Result<()> {
 pub(crate) struct ReadConnections {
     pool: Pool,
     room: RoomName,
+    /// One permit for each connection, which a job holds until it has ended.
+    idle: Arc<Semaphore>,
 }
 
 impl ReadConnections {
@@ -101,7 +154,7 @@ impl ReadConnections {
             conn.busy_timeout(busy_timeout)?;
             conn.pragma_update(None, "query_only", true)
         })?;
-        Ok(Self { pool, room: room.clone() })
+        Ok(Self { pool, room: room.clone(), idle: Arc::new(Semaphore::new(READERS)) })
     }
 
     /// Runs `job` on a thread that may block, inside one read transaction.
@@ -109,8 +162,10 @@ impl ReadConnections {
         &self,
         job: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Result<T, Error> {
+        let permit = self.idle.clone().acquire_owned().await.map_err(|_| Error::GoingAway)?;
         let object = self.pool.get().await.map_err(|error| pool_error(&self.room, error))?;
         let result = object.interact(move |conn| {
+            let _permit = permit;
             let tx = conn.transaction()?;
             let result = job(&tx);
             tx.finish()?;
@@ -122,8 +177,22 @@ impl ReadConnections {
             .map_err(|error| Error::sqlite(&self.room, error))
     }
 
-    /// Lets no further job in. Idle connections are closed.
-    pub(crate) fn close(&self) {
+    /// Lets no further job in, and closes the connections once their jobs have ended. One that takes long is not waited for; its
+    /// connection is closed when it ends.
+    pub(crate) async fn close(&self) {
+        let all = u32::try_from(READERS).unwrap_or(u32::MAX);
+        let ended = timeout(READS_END, self.idle.acquire_many(all)).await;
+        self.idle.close();
+        if let Ok(Ok(_all)) = ended {
+            while self.pool.status().available > 0
+                && let Ok(object) = self.pool.get().await
+            {
+                // As with the writer's, here and now.
+                let closed = object.interact(|conn| Connection::open_in_memory().map(|empty| *conn = empty));
+                drop(closed.await);
+                drop(Object::take(object));
+            }
+        }
         self.pool.close();
     }
 }

@@ -19,6 +19,7 @@ mod forward;
 mod frame;
 mod large;
 mod lineage;
+mod log;
 mod migration;
 mod name;
 mod outside;
@@ -32,11 +33,14 @@ mod watcher;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout_at};
 use tower_sqlite_sync_wire as wire;
 
 pub(crate) use self::convert::engine_site;
@@ -52,7 +56,7 @@ pub(crate) use self::schema::WantedSchema;
 pub(crate) use self::submit::Submitted;
 pub(crate) use self::writer::{Applied, Changeset, Outcome};
 
-use self::database::{Location, ReadConnections, WriteConnection};
+use self::database::{Interrupter, Location, ReadConnections, WriteConnection};
 use self::feed::Feed;
 use self::file::OpenFile;
 use self::follow::{Follower, Sight};
@@ -68,6 +72,12 @@ use crate::connection::Close;
 use crate::error::Error;
 use crate::primary::Primary;
 use crate::store::{Epoch, Home};
+
+/// How often a writer is interrupted that is given up: it may be between two statements.
+const INTERRUPTS: Duration = Duration::from_millis(2);
+
+/// How long a writer may take to notice that it is given up, to roll back and to close its database.
+const GIVING_UP: Duration = Duration::from_secs(1);
 
 /// An open room.
 #[derive(Debug)]
@@ -134,6 +144,10 @@ impl Room {
         let opened = {
             let (name, config, purpose, location) = (name.clone(), config.clone(), purpose.clone(), location.clone());
             conn.run(move |conn| {
+                let origin = match &location {
+                    Location::File(path) => origin_by_log(conn, &name, path, origin, config.busy_timeout())?,
+                    Location::Memory => origin,
+                };
                 let opened = Opened::read(conn, &name, &config, &purpose, origin, epoch, resident)?;
                 match &location {
                     Location::File(path) => opened.in_file(&name, path, conn),
@@ -154,7 +168,8 @@ impl Room {
             Location::File(_) => Reads::Pool(ReadConnections::new(name, &location, config.busy_timeout())?),
             Location::Memory => Reads::Writer,
         };
-        let parts = Parts::new(name, config, &opened);
+        let interrupter = Some(conn.interrupter().clone());
+        let parts = Parts { interrupter, ..Parts::new(name, config, &opened) };
         let (writer, queue) = Writer::new(conn, name, config, &parts, surroundings.observer.clone());
         tokio::spawn(writer.run());
         let (watch, poll) = (config.watch_files(), config.poll_files());
@@ -374,11 +389,34 @@ impl Room {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// As [`close`](Self::close). What is not committed at the deadline is given up, as if it had never come.
+    pub(crate) async fn close_by(&self, deadline: Instant) {
+        let mut closed = pin!(self.close());
+        if timeout_at(deadline, &mut closed).await.is_ok() {
+            return;
+        }
+        tracing::warn!(room = %self.name, "giving up what could not be committed in time (shutdown_grace)");
+        let give_up = async {
+            while let Some(interrupter) = &self.parts.interrupter {
+                interrupter.interrupt();
+                sleep(INTERRUPTS).await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = closed => {}
+            () = give_up => {}
+            () = sleep(GIVING_UP) => {
+                tracing::warn!(room = %self.name, "a closure of the application has not ended; the file is closed when it has");
+            }
+        }
+    }
+
     /// Commits what is queued, closes the database, and leaves nothing in its log.
     pub(crate) async fn close(&self) {
         self.parts.ending.end(Close::going_away());
         if let Reads::Pool(connections) = &self.reads {
-            connections.close();
+            connections.close().await;
         }
         match self.queue.close().await {
             Ok(()) => tracing::info!(room = %self.name, "room closed"),
@@ -412,6 +450,8 @@ struct Parts {
     ending: Arc<Ending>,
     /// `None` if the room is in memory.
     file: Option<Arc<OpenFile>>,
+    /// `None` if another process writes the room.
+    interrupter: Option<Interrupter>,
 }
 
 impl Parts {
@@ -422,6 +462,7 @@ impl Parts {
             schema: watch::Sender::new(opened.schema.clone()),
             ending: Arc::new(Ending::new(name.clone())),
             file: opened.file.clone(),
+            interrupter: None,
         }
     }
 
@@ -552,6 +593,35 @@ async fn prepare(
         Ok(Some(resident))
     })
     .await
+}
+
+/// What a file is by its log, which is as the last process has left it.
+fn origin_by_log(
+    conn: &mut Connection,
+    room: &RoomName,
+    path: &Path,
+    origin: Origin,
+    busy_timeout: Duration,
+) -> Result<Origin, Error> {
+    let sqlite = |error| Error::sqlite(room, error);
+    conn.busy_timeout(Duration::ZERO).map_err(sqlite)?;
+    let locked = conn.transaction_with_behavior(TransactionBehavior::Immediate);
+    let damaged = match &locked {
+        Ok(_) => log::is_damaged(&log::path_of(path)),
+        // A process that is at work has looked after its log, or says more when it is asked again.
+        Err(_) => Ok(false),
+    };
+    drop(locked);
+    conn.busy_timeout(busy_timeout).map_err(sqlite)?;
+    let action = "its log can't be read";
+    if !damaged.map_err(|source| Error::Io { room: room.clone(), action, source })? {
+        return Ok(origin);
+    }
+    tracing::warn!(
+        %room, log = %log::path_of(path).display(),
+        "the log is damaged: what was written last may be lost; clients are asked for what they have of it"
+    );
+    Ok(if origin == Origin::Same { Origin::Earlier } else { origin })
 }
 
 /// Reads all of a database that was damaged.

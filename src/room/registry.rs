@@ -214,13 +214,15 @@ impl Registry {
         stream::iter(slots).for_each_concurrent(CLOSING_AT_ONCE, close).await;
     }
 
-    /// Closes every room, and lets none be opened any more. Waits until their databases are closed.
-    pub(crate) async fn close(&self) {
+    /// Closes every room, and lets none be opened any more. Waits until their databases are closed. What is not committed at the
+    /// deadline is given up.
+    pub(crate) async fn close(&self, deadline: Instant) {
         let slots = self.locked().take().unwrap_or_default();
         let close = async |slot: Arc<Slot>| {
             let mut state = slot.lock().await;
             if let State::Open(open) = &*state {
-                self.shut(&open.room).await;
+                open.room.close_by(deadline).await;
+                self.remember(&open.room).await;
             }
             *state = State::Retired;
         };
@@ -230,9 +232,15 @@ impl Registry {
         stream::iter(self.replaced.take()).for_each_concurrent(CLOSING_AT_ONCE, fork).await;
     }
 
-    /// Closes a room, whose slot's lock is held. If its file is not, or may not be, the one that clients knew, the next open forks it.
+    /// Closes a room, whose slot's lock is held.
     async fn shut(&self, room: &Room) {
         room.close().await;
+        self.remember(room).await;
+    }
+
+    /// Remembers of a room that was closed what the next open must know: if its file is not, or may not be, the one that clients
+    /// knew, it forks.
+    async fn remember(&self, room: &Room) {
         if room.ending().is_damaged() {
             self.damaged.remember(room.name());
         }

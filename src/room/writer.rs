@@ -236,6 +236,10 @@ impl Writer {
                     None => break,
                 },
             };
+            if self.conn.interrupter().has_given_up() && !matches!(job, Job::Close(_)) {
+                // Whoever waits for it is told by its being dropped.
+                continue;
+            }
             let worked = match job {
                 Job::Changeset(queued) => {
                     let batch = self.batch(queued, &mut next);

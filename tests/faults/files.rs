@@ -86,10 +86,7 @@ async fn a_damaged_page_ends_its_room_until_a_sound_file_is_in_its_place_and_the
     is_closed(&scene.server).await;
     fs::write(&file, sound).unwrap();
     // It is not read as a whole for everybody who asks.
-    until("the room to be looked at again", async || {
-        scene.announce("r", 2).await.try_message().await.is_ok()
-    })
-    .await;
+    until("the room to be looked at again", async || scene.announce("r", 2).await.try_message().await.is_ok()).await;
     let mut author = scene.joins_at("r", 1, 1).await;
     assert_ne!(author.server, former, "what is there now may be an earlier one");
     author.push(1, &[row(101, "more", 2)]).await;
