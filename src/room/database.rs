@@ -10,7 +10,7 @@ use rusqlite::{Connection, InterruptHandle};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::RoomName;
+use super::{RoomName, log};
 use crate::error::Error;
 
 /// Readers of one room: enough to overlap a catch-up with the feed, few enough for many rooms.
@@ -33,6 +33,13 @@ impl Location {
             Self::Memory => Path::new(":memory:"),
         }
     }
+
+    fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Memory => None,
+        }
+    }
 }
 
 /// The connection that writes a room. There is one, for as long as the room is open.
@@ -41,6 +48,7 @@ pub(crate) struct WriteConnection {
     object: Object,
     room: RoomName,
     interrupter: Interrupter,
+    had_damaged_log: bool,
 }
 
 /// Gives up what a room's writer does and has to do, but for closing the database.
@@ -80,7 +88,13 @@ impl std::fmt::Debug for Interrupter {
 impl WriteConnection {
     /// Opens the database, creates it if it is missing, and loads the engine.
     pub(crate) async fn open(room: &RoomName, location: &Location, busy_timeout: Duration) -> Result<Self, Error> {
+        let had_damaged_log = Arc::new(AtomicBool::new(false));
+        let (found, file) = (had_damaged_log.clone(), location.file().map(Path::to_owned));
         let pool = pool(location, 1, move |conn| {
+            // Before anything is written.
+            if let Some(file) = &file {
+                found.store(has_damaged_log(conn, file)?, Ordering::Relaxed);
+            }
             conn.busy_timeout(busy_timeout)?;
             refuse_foreign(conn)?;
             // The journal mode answers with a row; a memory database answers that it has its own.
@@ -93,7 +107,13 @@ impl WriteConnection {
         let object = pool.get().await.map_err(|error| pool_error(room, error))?;
         let handle = object.interact(|conn| conn.get_interrupt_handle()).await;
         let interrupter = Interrupter::new(handle.map_err(|error| interact_error(room, &error))?);
-        Ok(Self { object, room: room.clone(), interrupter })
+        let had_damaged_log = had_damaged_log.load(Ordering::Relaxed);
+        Ok(Self { object, room: room.clone(), interrupter, had_damaged_log })
+    }
+
+    /// Whether the log was damaged that the last process has left, so that the database may be an earlier one than clients knew.
+    pub(crate) fn had_damaged_log(&self) -> bool {
+        self.had_damaged_log
     }
 
     /// What gives up the connection's work.
@@ -123,6 +143,32 @@ impl WriteConnection {
             checkpoint
         });
         closed.await?.map_err(|error| Error::sqlite(&room, error))
+    }
+}
+
+/// Looks into the log as the last process has left it.
+fn has_damaged_log(conn: &Connection, file: &Path) -> rusqlite::Result<bool> {
+    conn.busy_timeout(Duration::ZERO)?;
+    if conn.execute_batch("BEGIN IMMEDIATE").is_err() {
+        // A process that is at work has been through the log; other errors come again when the file is used.
+        return Ok(false);
+    }
+    let log = log::path_of(file);
+    let damaged = log::is_damaged(&log);
+    conn.execute_batch("ROLLBACK")?;
+    match damaged {
+        Ok(false) => Ok(false),
+        Ok(true) => {
+            tracing::warn!(
+                log = %log.display(),
+                "the log is damaged: what was written last may be lost; clients are asked for what they have of it"
+            );
+            Ok(true)
+        }
+        Err(error) => {
+            tracing::warn!(log = %log.display(), %error, "the log can't be read");
+            Ok(true)
+        }
     }
 }
 

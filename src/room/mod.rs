@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tower_sqlite_sync_wire as wire;
@@ -141,13 +141,13 @@ impl Room {
         };
         let resident = prepare(name, &location, config, purpose).await?;
         let conn = WriteConnection::open(name, &location, config.busy_timeout()).await?;
+        let origin = match origin {
+            Origin::Same if conn.had_damaged_log() => Origin::Earlier,
+            origin => origin,
+        };
         let opened = {
             let (name, config, purpose, location) = (name.clone(), config.clone(), purpose.clone(), location.clone());
             conn.run(move |conn| {
-                let origin = match &location {
-                    Location::File(path) => origin_by_log(conn, &name, path, origin, config.busy_timeout())?,
-                    Location::Memory => origin,
-                };
                 let opened = Opened::read(conn, &name, &config, &purpose, origin, epoch, resident)?;
                 match &location {
                     Location::File(path) => opened.in_file(&name, path, conn),
@@ -593,35 +593,6 @@ async fn prepare(
         Ok(Some(resident))
     })
     .await
-}
-
-/// What a file is by its log, which is as the last process has left it.
-fn origin_by_log(
-    conn: &mut Connection,
-    room: &RoomName,
-    path: &Path,
-    origin: Origin,
-    busy_timeout: Duration,
-) -> Result<Origin, Error> {
-    let sqlite = |error| Error::sqlite(room, error);
-    conn.busy_timeout(Duration::ZERO).map_err(sqlite)?;
-    let locked = conn.transaction_with_behavior(TransactionBehavior::Immediate);
-    let damaged = match &locked {
-        Ok(_) => log::is_damaged(&log::path_of(path)),
-        // A process that is at work has looked after its log, or says more when it is asked again.
-        Err(_) => Ok(false),
-    };
-    drop(locked);
-    conn.busy_timeout(busy_timeout).map_err(sqlite)?;
-    let action = "its log can't be read";
-    if !damaged.map_err(|source| Error::Io { room: room.clone(), action, source })? {
-        return Ok(origin);
-    }
-    tracing::warn!(
-        %room, log = %log::path_of(path).display(),
-        "the log is damaged: what was written last may be lost; clients are asked for what they have of it"
-    );
-    Ok(if origin == Origin::Same { Origin::Earlier } else { origin })
 }
 
 /// Reads all of a database that was damaged.
