@@ -27,7 +27,7 @@
 //! | `watch_files` | `true` | | shows clients what other processes write into the files of open rooms, as the file system tells of it |
 //! | `poll_files` | 0 | 0 – year | seconds | looks into the files of open rooms that often, where the file system tells nothing; 0 is never |
 //! | `busy_timeout` | 5 | 0 – 2000000 | seconds | wait for another process that holds a room's write lock |
-//! | `shutdown_grace` | 10 | 0 – year | seconds | a shutdown waits that long for clients to close |
+//! | `shutdown_grace` | 10 | 0 – year | seconds | a shutdown waits that long for clients to close, and then for rooms to commit what is queued |
 //!
 //! A [`SyncConfig`] is built by its methods, or read from JSON, TOML, the environment or anything else that serde
 //! reads. Times are numbers of seconds, fractions allowed, and a year has 31,536,000 of them.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::connection::Close;
+use crate::fault::Fault;
 use crate::primary::{PrimaryUnavailable, Refusal};
 use crate::room::{RoomName, SchemaName};
 
@@ -165,6 +166,13 @@ pub enum Error {
         room: RoomName,
     },
 
+    /// The room's file is damaged, as far as is known; a while after it was found to be, it is looked at again.
+    #[error("room {room} has a damaged file: see what the log says of it")]
+    Damaged {
+        /// The room.
+        room: RoomName,
+    },
+
     /// The room's database is behind what its clients were shown: the file was replaced or went back in time.
     #[error("room {room} went back in time: its database ends at {stored}, but {shown} was shown to clients")]
     WentBack {
@@ -212,16 +220,29 @@ impl Error {
             Self::WentBack { .. } | Self::FileReplaced { .. } => Close::forked(),
             Self::RoomName(_) | Self::NoSuchRoom { .. } | Self::NoFile { .. } => Close::policy(&self.to_string()),
             Self::Changeset { source, .. } => Close::policy(&format!("changes refused: {source}")),
-            Self::Engine { source, .. } if source.is_busy() => Close::locked(),
-            Self::Engine { source, .. } if source.is_unwritable() => Close::unwritable(),
-            Self::Sqlite { source, .. } if is_locked(source) => Close::locked(),
-            Self::Sqlite { source, .. } if is_unwritable(source) => Close::unwritable(),
-            Self::Engine { .. }
-            | Self::Sqlite { .. }
-            | Self::Io { .. }
-            | Self::Unusable { .. }
-            | Self::Panicked { .. } => Close::internal("the room's database failed; the server's log says why"),
+            Self::Engine { .. } | Self::Sqlite { .. } => match self.fault() {
+                Some(Fault::Locked) => Close::locked(),
+                Some(Fault::Full) => Close::try_again("the server's disk is full: try again later"),
+                Some(Fault::Interrupted) => Close::going_away(),
+                Some(Fault::NoAccess) => Close::unwritable(),
+                Some(Fault::Damaged) => Close::damaged(),
+                Some(Fault::System) | None => Close::internal("the room's database failed; the server's log says why"),
+            },
+            Self::Damaged { .. } => Close::damaged(),
+            Self::Io { .. } | Self::Unusable { .. } | Self::Panicked { .. } => {
+                Close::internal("the room's database failed; the server's log says why")
+            }
         }
+    }
+
+    /// What is wrong with the room's file or the machine, if that is what failed.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        let code = match self {
+            Self::Engine { source, .. } => source.sqlite_code(),
+            Self::Sqlite { source, .. } => source.sqlite_extended_error_code(),
+            _ => None,
+        };
+        code.and_then(Fault::of_code)
     }
 
     /// Whether a client with another schema would fare better.
@@ -240,7 +261,7 @@ impl Error {
     pub(crate) fn is_of_a_late_copy(&self) -> bool {
         match self {
             Self::NoSuchRoom { .. } | Self::SchemaMismatch { .. } => true,
-            Self::Sqlite { source, .. } => is_unwritable(source),
+            Self::Sqlite { .. } => self.fault() == Some(Fault::NoAccess),
             _ => false,
         }
     }
@@ -254,9 +275,9 @@ impl Error {
         }
     }
 
-    /// A schema that could not be applied. If it is the file that can't be written now, the schema is not to blame.
+    /// A schema that could not be applied, unless it isn't the schema that is to blame.
     pub(crate) fn schema_refused(room: &RoomName, schema: &SchemaName, source: crr::Error) -> Self {
-        if source.is_busy() || source.is_unwritable() {
+        if source.sqlite_code().is_some_and(|code| Fault::of_code(code).is_some()) {
             return Self::engine(room, source);
         }
         Self::SchemaRefused { room: room.clone(), schema: schema.clone(), source: Arc::new(source) }
@@ -274,19 +295,6 @@ impl Error {
     pub(crate) fn sqlite(room: &RoomName, source: rusqlite::Error) -> Self {
         Self::Sqlite { room: room.clone(), source: Box::new(source) }
     }
-}
-
-fn is_locked(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
-}
-
-/// See [`crr::Error::is_unwritable`].
-fn is_unwritable(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{CannotOpen, PermissionDenied, ReadOnly};
-    use rusqlite::ffi::{SQLITE_IOERR_DELETE, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_WRITE};
-    let refused = [SQLITE_IOERR_WRITE, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_DELETE];
-    matches!(error.sqlite_error_code(), Some(ReadOnly | CannotOpen | PermissionDenied))
-        || error.sqlite_extended_error_code().is_some_and(|code| refused.contains(&code))
 }
 
 /// Why a schema is refused, for its clients: what is most telling comes first, since a reason is short.

@@ -82,7 +82,8 @@ impl SyncHandle {
     ) -> Result<T, Error> {
         let name = self.name(room)?;
         let room = self.hub.rooms().enter(&name, &Purpose::Existing).await?;
-        room.read(job).await?.map_err(|error| Error::sqlite(&name, error))
+        let read = room.read(job).await.and_then(|read| read.map_err(|error| Error::sqlite(&name, error)));
+        read.inspect_err(|error| room.note(error))
     }
 
     /// Writes a room's database in a transaction, on a thread that may block. The transaction is committed if `job` succeeds;
@@ -188,7 +189,8 @@ impl SyncHandle {
     }
 
     /// Shuts the layer down: connections are closed with 1001, new ones are answered 503, what is queued is committed, and the
-    /// databases are closed with nothing left in their logs.
+    /// databases are closed with nothing left in their logs. What a room can't commit within `shutdown_grace` is rolled back;
+    /// clients send it again.
     pub async fn shutdown(&self) {
         self.hub.shut_down().await;
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +24,8 @@ pub(crate) struct Hub {
     intake: Arc<IntakeBudget>,
     tasks: TaskTracker,
     closing: CancellationToken,
+    /// Connections that have not closed in time are dropped.
+    overtime: CancellationToken,
 }
 
 /// A connection's place under `max_connections`; given back when it is dropped.
@@ -63,6 +66,7 @@ impl Hub {
             intake,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            overtime: CancellationToken::new(),
         })
     }
 
@@ -99,7 +103,13 @@ impl Hub {
 
     /// Runs a connection. A shutdown waits for it.
     pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(connection);
+        let overtime = self.overtime.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = connection => {}
+                () = overtime.cancelled() => {}
+            }
+        });
     }
 
     /// Waits until the layer shuts down.
@@ -108,13 +118,15 @@ impl Hub {
     }
 
     /// Closes all connections (1001), waits for them within `shutdown_grace`, then closes all rooms: what was queued is committed,
-    /// and the logs are written back into the database files.
+    /// if that takes no longer than `shutdown_grace` either, and the logs are written back into the database files.
     pub(crate) async fn shut_down(&self) {
         self.closing.cancel();
         self.tasks.close();
         if tokio::time::timeout(self.config.shutdown_grace(), self.tasks.wait()).await.is_err() {
             tracing::warn!(connections = self.tasks.len(), "connections did not close in time (shutdown_grace)");
+            self.overtime.cancel();
+            self.tasks.wait().await;
         }
-        self.rooms.close().await;
+        self.rooms.close(Instant::now() + self.config.shutdown_grace()).await;
     }
 }

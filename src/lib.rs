@@ -95,6 +95,7 @@ mod config_error;
 mod connection;
 mod durability;
 mod error;
+mod fault;
 pub mod from_ws_server;
 mod future;
 mod handle;

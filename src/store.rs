@@ -84,6 +84,16 @@ impl Home {
     }
 }
 
+impl Home {
+    /// The file, if it is one.
+    pub(crate) fn path(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Memory => None,
+            Self::File { path, .. } | Self::Replica { path, .. } => Some(path),
+        }
+    }
+}
+
 /// A time in which one process writes rooms: from when it became their only writer to when it ceased to be. A random id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch([u8; 16]);

@@ -58,6 +58,11 @@ impl Close {
         Self::new(1011, reason)
     }
 
+    /// 1011: the room's file is no sound database.
+    pub(crate) fn damaged() -> Self {
+        Self::internal("the room's database is damaged; the server's log says what to do")
+    }
+
     /// 1013: a limit that passes by itself.
     pub(crate) fn try_again(reason: &str) -> Self {
         Self::new(1013, reason)

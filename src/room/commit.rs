@@ -102,10 +102,14 @@ impl Commit {
 
     /// Migrates the room. From then on nobody is shown anything encoded before.
     pub(super) fn migrate(&self, conn: &mut Connection, resident: &ResidentSchema) -> Result<(), Error> {
+        let engine = |error| Error::engine(&self.room, error);
+        self.follow(conn).map_err(engine)?;
+        if self.parts.ending.origin() == Origin::Earlier {
+            return Err(Error::GoingAway);
+        }
         let migrated = migration::migrate(conn, &self.room, resident)?;
         self.check_file()?;
         self.reserve(migrated.now)?;
-        let engine = |error| Error::engine(&self.room, error);
         // One of them may have done it.
         if self.have_others_committed(conn).map_err(engine)? {
             return self.follow(conn).map_err(engine);
@@ -121,7 +125,9 @@ impl Commit {
         let looked = self.is_nobody_writing(conn).and_then(|is_all| self.follow(conn).map(|()| is_all));
         match looked {
             Err(error) if error.is_busy() => Ok(false),
-            looked => looked.map_err(|error| Error::engine(&self.room, error)),
+            looked => {
+                looked.map_err(|error| Error::engine(&self.room, error)).inspect_err(|error| self.parts.note(error))
+            }
         }
     }
 
@@ -160,7 +166,10 @@ impl Commit {
         if is_news && self.durability.is_synced() {
             crr::file::sync(conn)?;
         }
-        self.commits_of_others.store(commits, Ordering::Relaxed);
+        // Otherwise, whoever is about to write finds the same again.
+        if sight.site == self.parts.site && sight.now >= self.parts.feed.now() {
+            self.commits_of_others.store(commits, Ordering::Relaxed);
+        }
         if sight.site != self.parts.site {
             tracing::warn!(room = %self.room, site = %sight.site, "another process has made the room another site");
             match lineage.includes(self.parts.site) {
@@ -183,14 +192,17 @@ impl Commit {
 
     /// Runs the application's closure in a transaction.
     pub(super) fn write(&self, conn: &mut Connection, job: WriteJob) -> Result<(), Error> {
-        let tx = conn
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(|error| Error::sqlite(&self.room, error))?;
-        let engine = |error| Error::engine(&self.room, error);
-        if self.has_gone_back(&tx).map_err(engine)? {
-            tx.rollback().map_err(|error| Error::sqlite(&self.room, error))?;
+        let (sqlite, engine) = (|error| Error::sqlite(&self.room, error), |error| Error::engine(&self.room, error));
+        // Another schema is no obstacle, if it is known.
+        self.follow(conn).map_err(engine)?;
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+        if self.is_another_room(&tx).map_err(engine)? {
+            tx.rollback().map_err(sqlite)?;
             self.follow(conn).map_err(engine)?;
-            return Err(Error::GoingAway);
+            return Err(match self.parts.ending.has_ended() {
+                true => Error::GoingAway,
+                false => Error::Busy { room: self.room.clone() },
+            });
         }
         // Should it panic, nothing is committed, and whoever waits for its result is told.
         let verdict = catch_unwind(AssertUnwindSafe(|| job(&tx))).unwrap_or(Verdict::RollBack);
@@ -209,6 +221,9 @@ impl Commit {
     /// What an error means for each of so many changesets that it met.
     fn failed(&self, error: crr::Error, changesets: usize) -> Vec<Outcome> {
         let (refused, source) = (error.is_refused(), Arc::new(error));
+        if !refused {
+            self.parts.note(&Error::engine_shared(&self.room, source.clone()));
+        }
         let failed = |source| match refused {
             true => Error::Changeset { room: self.room.clone(), source },
             false => Error::engine_shared(&self.room, source),
@@ -242,28 +257,23 @@ impl Commit {
         Ok(outcomes)
     }
 
-    /// Whether another process has just made the room another site, given it another schema, or [taken it back](Self::has_gone_back).
+    /// Whether another process has just made the room another site, given it another schema, or put an earlier database into its
+    /// file. Nothing may be written into that one before it forks: it would be under db_versions that clients have passed, and come
+    /// as far as they have seen, so that nobody would notice.
+    ///
+    /// A room that has ended may have done so because of what was seen in it: that is no news any more, and what was queued before
+    /// must not be merged into it.
     fn is_another_room(&self, tx: &Transaction<'_>) -> crr::Result<bool> {
-        if !self.is_suspect(tx)? {
+        let Parts { site, feed, schema, ending, .. } = &self.parts;
+        if ending.origin() == Origin::Earlier {
+            return Ok(true);
+        }
+        if !ending.has_ended() && !self.have_others_committed(tx)? {
             return Ok(false);
         }
-        let Parts { site, feed, schema, .. } = &self.parts;
-        let is_other = |sight: Sight| sight.site != *site || sight.schema != *schema.borrow() || sight.now < feed.now();
-        Ok(Sight::of(tx)?.is_none_or(is_other))
-    }
-
-    /// Whether another process has just taken the room back in time. What is written into it now would take db_versions that clients
-    /// have passed, and come as far as they have seen, so that nobody would notice.
-    fn has_gone_back(&self, tx: &Transaction<'_>) -> crr::Result<bool> {
-        let Parts { site, feed, .. } = &self.parts;
-        let is_older = |sight: Sight| sight.site == *site && sight.now < feed.now();
-        Ok(self.is_suspect(tx)? && Sight::of(tx)?.is_some_and(is_older))
-    }
-
-    /// Whether the room has to be looked at. One that has ended may have done so because of what was seen in it: that is no news any
-    /// more, and what was queued before must not be merged into it.
-    fn is_suspect(&self, tx: &Transaction<'_>) -> crr::Result<bool> {
-        Ok(self.parts.ending.has_ended() || self.have_others_committed(tx)?)
+        let is_known =
+            |sight: Sight| sight.site == *site && sight.now >= feed.now() && sight.schema == *schema.borrow();
+        Ok(!Sight::of(tx)?.is_some_and(is_known))
     }
 
     /// Shows the feed what we have committed, up to `now`, and what others have.
@@ -345,15 +355,16 @@ impl Commit {
         tx.commit()
     }
 
-    /// Notes that the database was closed as it should be. Blocks.
-    pub(super) fn closed(&self) {
-        let Parts { page, site, feed, ending, .. } = &self.parts;
-        if let Some(page) = page
+    /// Notes in the ledger that the database is closed, and whether as it should be. Blocks.
+    pub(super) fn closed(&self, soundly: bool) {
+        let Parts { page: Some(page), site, feed, ending, .. } = &self.parts else { return };
+        if soundly
             && ending.origin() == Origin::Same
             && let Err(error) = page.close(*site, feed.now())
         {
             tracing::warn!(room = %self.room, %error, "it can't be noted that the room was closed");
         }
+        page.leave();
     }
 
     /// `None` if others have committed again: what they replaced may be durable, and what they put there may not be.

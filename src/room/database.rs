@@ -1,17 +1,24 @@
 //! A room's connections: one that writes and a few that read, from deadpool-sqlite, with their pragmas.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_sqlite::{Config, Hook, HookError, InteractError, Object, Pool, PoolError, Runtime};
-use rusqlite::Connection;
+use rusqlite::{Connection, InterruptHandle};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
-use super::RoomName;
+use super::{RoomName, log};
 use crate::config::SyncConfig;
 use crate::error::Error;
 
 /// Readers of one room: enough to overlap a catch-up with the feed, few enough for many rooms.
 const READERS: usize = 2;
+
+/// How long reads that are under way are waited for when a room closes. Those of connections are as short as a frame.
+const READS_END: Duration = Duration::from_secs(1);
 
 /// Where a room's database is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +34,13 @@ impl Location {
             Self::Memory => Path::new(":memory:"),
         }
     }
+
+    fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Memory => None,
+        }
+    }
 }
 
 /// The connection that writes a room. There is one, for as long as the room is open.
@@ -34,13 +48,55 @@ impl Location {
 pub(crate) struct WriteConnection {
     object: Object,
     room: RoomName,
+    interrupter: Interrupter,
+    had_damaged_log: bool,
+}
+
+/// Gives up what a room's writer does and has to do, but for closing the database.
+#[derive(Clone)]
+pub(crate) struct Interrupter {
+    handle: Arc<InterruptHandle>,
+    given_up: Arc<AtomicBool>,
+    closing: Arc<AtomicBool>,
+}
+
+impl Interrupter {
+    fn new(handle: InterruptHandle) -> Self {
+        Self { handle: Arc::new(handle), given_up: Arc::default(), closing: Arc::default() }
+    }
+
+    /// Gives up. A statement that runs now fails; between two statements this does nothing, so call it again until the
+    /// database is closed.
+    pub(crate) fn interrupt(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+        if !self.closing.load(Ordering::Relaxed) {
+            self.handle.interrupt();
+        }
+    }
+
+    /// Whether nothing is to be begun any more.
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+}
+
+impl std::fmt::Debug for Interrupter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Interrupter").field("given_up", &self.given_up).finish_non_exhaustive()
+    }
 }
 
 impl WriteConnection {
     /// Opens the database, creates it if it is missing, and loads the engine.
     pub(crate) async fn open(room: &RoomName, location: &Location, config: &SyncConfig) -> Result<Self, Error> {
         let (busy_timeout, synchronous) = (config.busy_timeout(), config.durability().synchronous());
+        let had_damaged_log = Arc::new(AtomicBool::new(false));
+        let (found, file) = (had_damaged_log.clone(), location.file().map(Path::to_owned));
         let pool = pool(location, 1, move |conn| {
+            // Before anything is written.
+            if let Some(file) = &file {
+                found.store(has_damaged_log(conn, file)?, Ordering::Relaxed);
+            }
             conn.busy_timeout(busy_timeout)?;
             refuse_foreign(conn)?;
             // The journal mode answers with a row; a memory database answers that it has its own.
@@ -50,7 +106,20 @@ impl WriteConnection {
             conn.pragma_update(None, "temp_store", "MEMORY")
         })?;
         let object = pool.get().await.map_err(|error| pool_error(room, error))?;
-        Ok(Self { object, room: room.clone() })
+        let handle = object.interact(|conn| conn.get_interrupt_handle()).await;
+        let interrupter = Interrupter::new(handle.map_err(|error| interact_error(room, &error))?);
+        let had_damaged_log = had_damaged_log.load(Ordering::Relaxed);
+        Ok(Self { object, room: room.clone(), interrupter, had_damaged_log })
+    }
+
+    /// Whether the log was damaged that the last process has left, so that the database may be an earlier one than clients knew.
+    pub(crate) fn had_damaged_log(&self) -> bool {
+        self.had_damaged_log
+    }
+
+    /// What gives up the connection's work.
+    pub(crate) fn interrupter(&self) -> &Interrupter {
+        &self.interrupter
     }
 
     /// The room.
@@ -69,7 +138,9 @@ impl WriteConnection {
     /// Writes the log back into the database file and closes it, here and now.
     pub(crate) async fn close(self) -> Result<(), Error> {
         let room = self.room.clone();
-        let closed = self.run(|conn| {
+        let closing = self.interrupter.closing.clone();
+        let closed = self.run(move |conn| {
+            closing.store(true, Ordering::Relaxed);
             let checkpoint = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
             // The pool would close the connection later, on a thread of its own; whoever waits for the room to be closed must
             // be able to rely on it.
@@ -81,12 +152,38 @@ impl WriteConnection {
     }
 }
 
+/// Looks into the log as the last process has left it.
+fn has_damaged_log(conn: &Connection, file: &Path) -> rusqlite::Result<bool> {
+    conn.busy_timeout(Duration::ZERO)?;
+    if conn.execute_batch("BEGIN IMMEDIATE").is_err() {
+        // A process that is at work has been through the log; other errors come again when the file is used.
+        return Ok(false);
+    }
+    let log = log::path_of(file);
+    let damaged = log::is_damaged(&log);
+    conn.execute_batch("ROLLBACK")?;
+    match damaged {
+        Ok(false) => Ok(false),
+        Ok(true) => {
+            tracing::warn!(
+                log = %log.display(),
+                "the log is damaged: what was written last may be lost; clients are asked for what they have of it"
+            );
+            Ok(true)
+        }
+        Err(error) => {
+            tracing::warn!(log = %log.display(), %error, "the log can't be read");
+            Ok(true)
+        }
+    }
+}
+
 /// A file of another application must not become a room by the accident of its name.
 fn refuse_foreign(conn: &Connection) -> rusqlite::Result<()> {
     let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema) AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'crsql_master')";
     if conn.query_row(sql, [], |row| row.get(0))? {
         return Err(rusqlite::Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB),
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR),
             Some("the file is another application's database, without the tables of cr-sqlite".to_owned()),
         ));
     }
@@ -98,6 +195,8 @@ fn refuse_foreign(conn: &Connection) -> rusqlite::Result<()> {
 pub(crate) struct ReadConnections {
     pool: Pool,
     room: RoomName,
+    /// One permit for each connection, which a job holds until it has ended.
+    idle: Arc<Semaphore>,
 }
 
 impl ReadConnections {
@@ -107,7 +206,7 @@ impl ReadConnections {
             conn.busy_timeout(busy_timeout)?;
             conn.pragma_update(None, "query_only", true)
         })?;
-        Ok(Self { pool, room: room.clone() })
+        Ok(Self { pool, room: room.clone(), idle: Arc::new(Semaphore::new(READERS)) })
     }
 
     /// Runs `job` on a thread that may block, inside one read transaction.
@@ -115,8 +214,10 @@ impl ReadConnections {
         &self,
         job: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Result<T, Error> {
+        let permit = self.idle.clone().acquire_owned().await.map_err(|_| Error::GoingAway)?;
         let object = self.pool.get().await.map_err(|error| pool_error(&self.room, error))?;
         let result = object.interact(move |conn| {
+            let _permit = permit;
             let tx = conn.transaction()?;
             let result = job(&tx);
             tx.finish()?;
@@ -128,8 +229,22 @@ impl ReadConnections {
             .map_err(|error| Error::sqlite(&self.room, error))
     }
 
-    /// Lets no further job in. Idle connections are closed.
-    pub(crate) fn close(&self) {
+    /// Lets no further job in, and closes the connections once their jobs have ended. One that takes long is not waited for; its
+    /// connection is closed when it ends.
+    pub(crate) async fn close(&self) {
+        let all = u32::try_from(READERS).unwrap_or(u32::MAX);
+        let ended = timeout(READS_END, self.idle.acquire_many(all)).await;
+        self.idle.close();
+        if let Ok(Ok(_all)) = ended {
+            while self.pool.status().available > 0
+                && let Ok(object) = self.pool.get().await
+            {
+                // As with the writer's, here and now.
+                let closed = object.interact(|conn| Connection::open_in_memory().map(|empty| *conn = empty));
+                drop(closed.await);
+                drop(Object::take(object));
+            }
+        }
         self.pool.close();
     }
 }
@@ -148,14 +263,8 @@ fn pool(
             });
             match prepared.await {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => {
-                    // Later it may be usable.
-                    let passes = error.is_busy() || error.is_unwritable();
-                    Err(match error {
-                        crr::Error::Sqlite(source) if passes => HookError::Backend(*source),
-                        error => HookError::message(error.to_string()),
-                    })
-                }
+                Ok(Err(crr::Error::Sqlite(source))) => Err(HookError::Backend(*source)),
+                Ok(Err(error)) => Err(HookError::message(error.to_string())),
                 Err(error) => Err(HookError::message(error.to_string())),
             }
         })

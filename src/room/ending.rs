@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Origin, RoomName};
 use crate::connection::Close;
 use crate::error::Error;
+use crate::fault::Fault;
 
 /// A room that ends tells each of its connections how to close. The first reason counts.
 #[derive(Debug)]
@@ -15,12 +16,20 @@ pub(crate) struct Ending {
     reason: OnceLock<Close>,
     /// Whether the file is, or may be, behind what clients were shown.
     went_back: OnceLock<()>,
+    /// Whether the file is no sound database.
+    damaged: OnceLock<()>,
     token: CancellationToken,
 }
 
 impl Ending {
     pub(crate) fn new(room: RoomName) -> Self {
-        Self { room, reason: OnceLock::new(), went_back: OnceLock::new(), token: CancellationToken::new() }
+        Self {
+            room,
+            reason: OnceLock::new(),
+            went_back: OnceLock::new(),
+            damaged: OnceLock::new(),
+            token: CancellationToken::new(),
+        }
     }
 
     /// The room's name.
@@ -34,14 +43,23 @@ impl Ending {
         if let Error::WentBack { .. } | Error::FileReplaced { .. } = error {
             self.went_back.get_or_init(|| ());
         }
+        if error.fault() == Some(Fault::Damaged) {
+            self.damaged.get_or_init(|| ());
+        }
         self.end(error.close());
     }
 
-    /// Ends the room if its file is not, or no longer, the one that clients know.
-    pub(crate) fn fail_if_replaced(&self, error: &Error) {
-        if let Error::WentBack { .. } | Error::FileReplaced { .. } = error {
+    /// Ends the room if its file is not, or no longer, the one that clients know, or is damaged.
+    pub(crate) fn fail_if_unfit(&self, error: &Error) {
+        let replaced = matches!(error, Error::WentBack { .. } | Error::FileReplaced { .. });
+        if replaced || error.fault() == Some(Fault::Damaged) {
             self.fail(error);
         }
+    }
+
+    /// Whether the room's file was found to be damaged.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.get().is_some()
     }
 
     /// Ends the room.

@@ -25,6 +25,11 @@ impl OpenFile {
         Ok(file)
     }
 
+    /// Its path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether the file is still at its path: what is written into it otherwise, nobody would find. Blocks on the file system.
     pub(super) fn check(&self) -> Result<(), Error> {
         match Identity::of(&self.path) {

@@ -18,7 +18,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -73,7 +73,15 @@ impl Ledgers {
             ledger
         });
         let file = path.file_name().map(|name| name.to_string_lossy().into()).unwrap_or_default();
-        Page { ledger, file, path: path.to_owned(), synced: durability.is_synced(), reserved: AtomicI64::new(-1) }
+        ledger.pages.fetch_add(1, Ordering::Relaxed);
+        Page {
+            ledger,
+            file,
+            path: path.to_owned(),
+            synced: durability.is_synced(),
+            reserved: AtomicI64::new(-1),
+            left: AtomicBool::new(false),
+        }
     }
 }
 
@@ -86,6 +94,7 @@ pub(super) struct Page {
     synced: bool,
     /// Up to here; −1 as long as nothing is.
     reserved: AtomicI64,
+    left: AtomicBool,
 }
 
 /// What a file that is opened is to the clients of its room.
@@ -135,6 +144,19 @@ impl Page {
     pub(super) fn close(&self, site: SiteId, version: i64) -> rusqlite::Result<()> {
         self.ledger.close(&self.file, site, version)
     }
+
+    /// Says that the room is closed. The last of a folder's rooms closes the ledger's files. May block.
+    pub(super) fn leave(&self) {
+        if !self.left.swap(true, Ordering::Relaxed) && self.ledger.pages.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *locked(&self.ledger.conn) = None;
+        }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }
 
 /// One folder's.
@@ -143,6 +165,8 @@ struct Ledger {
     path: PathBuf,
     /// Opened at the first use.
     conn: Mutex<Option<Connection>>,
+    /// Those of open rooms.
+    pages: AtomicUsize,
     /// Those who wait for a synced commit: one of them makes it for all.
     waiting: Mutex<Vec<(Reservation, SyncSender<Result<(), Arc<rusqlite::Error>>>)>>,
     notes: Mutex<HashMap<Arc<str>, (SiteId, i64)>>,
@@ -161,7 +185,13 @@ struct Reservation {
 
 impl Ledger {
     fn new(path: PathBuf) -> Self {
-        Self { path, conn: Mutex::default(), waiting: Mutex::default(), notes: Mutex::default() }
+        Self {
+            path,
+            conn: Mutex::default(),
+            pages: AtomicUsize::new(0),
+            waiting: Mutex::default(),
+            notes: Mutex::default(),
+        }
     }
 
     fn read(&self, file: &str, site: SiteId) -> rusqlite::Result<Option<Entry>> {
@@ -220,8 +250,11 @@ impl Ledger {
     }
 
     fn write_notes(&self) {
+        let notes = std::mem::take(&mut *locked(&self.notes));
+        if notes.is_empty() {
+            return;
+        }
         let written = self.with(|conn| {
-            let notes = std::mem::take(&mut *locked(&self.notes));
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for (file, (site, version)) in &notes {
                 tx.prepare_cached("UPDATE shown SET shown = max(shown, ?3) WHERE file = ?1 AND site = ?2")?

@@ -38,6 +38,8 @@ pub(crate) enum Origin {
     Same,
     /// It went back in time, or may have: it forks.
     Earlier,
+    /// It was damaged. If it is sound now, it is another one, and forks.
+    Mended,
 }
 
 /// See the module's documentation.

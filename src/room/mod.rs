@@ -11,6 +11,7 @@ mod announced;
 mod arrival;
 mod commit;
 mod convert;
+mod damaged;
 mod database;
 mod ending;
 mod feed;
@@ -21,6 +22,7 @@ mod frame;
 mod large;
 mod ledger;
 mod lineage;
+mod log;
 mod migration;
 mod name;
 mod outside;
@@ -34,11 +36,14 @@ mod watcher;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout_at};
 use tower_sqlite_sync_wire as wire;
 
 pub(crate) use self::announced::Standing;
@@ -57,7 +62,7 @@ pub(crate) use self::writer::{Applied, Changeset, Outcome};
 
 use self::announced::{Announced, Before};
 use self::arrival::Arrival;
-use self::database::{Location, ReadConnections, WriteConnection};
+use self::database::{Interrupter, Location, ReadConnections, WriteConnection};
 use self::feed::Feed;
 use self::file::OpenFile;
 use self::follow::{Follower, Sight};
@@ -74,6 +79,12 @@ use crate::connection::Close;
 use crate::error::Error;
 use crate::primary::Primary;
 use crate::store::{Epoch, Home};
+
+/// How often a writer is interrupted that is given up: it may be between two statements.
+const INTERRUPTS: Duration = Duration::from_millis(2);
+
+/// How long a writer may take to notice that it is given up, to roll back and to close its database.
+const GIVING_UP: Duration = Duration::from_secs(1);
 
 /// An open room.
 #[derive(Debug)]
@@ -138,6 +149,10 @@ impl Room {
         };
         let resident = prepare(name, &location, config, purpose).await?;
         let conn = WriteConnection::open(name, &location, config).await?;
+        let origin = match origin {
+            Origin::Same if conn.had_damaged_log() => Origin::Earlier,
+            origin => origin,
+        };
         // Where there are epochs, these say whether a file is the one that clients know.
         let page = match &location {
             Location::File(path) if epoch.is_none() => Some(surroundings.ledgers.page(path, config.durability())),
@@ -157,7 +172,8 @@ impl Room {
         let opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                conn.close().await?;
+                // What is wrong with the file may be in the way of closing it properly, too.
+                drop(conn.close().await);
                 return Err(error);
             }
         };
@@ -165,7 +181,8 @@ impl Room {
             Location::File(_) => Reads::Pool(ReadConnections::new(name, &location, config.busy_timeout())?),
             Location::Memory => Reads::Writer,
         };
-        let parts = Parts::new(name, config, &opened);
+        let interrupter = Some(conn.interrupter().clone());
+        let parts = Parts { interrupter, ..Parts::new(name, config, &opened) };
         let (writer, queue) = Writer::new(conn, name, config, &parts, surroundings.observer.clone());
         tokio::spawn(writer.run());
         let (watch, poll) = (config.watch_files(), config.poll_files());
@@ -315,8 +332,9 @@ impl Room {
 
     /// What the room has from `site`.
     pub(crate) async fn position(&self, site: wire::SiteId) -> Result<wire::Position, Error> {
-        let position = self.read(move |conn| crr::Crr::of(conn)?.position(engine_site(site))).await?;
-        position.map(convert::wire_position).map_err(|error| Error::engine(&self.name, error))
+        let position = self.read(move |conn| crr::Crr::of(conn)?.position(engine_site(site))).await;
+        let position = position.and_then(|read| read.map_err(|error| Error::engine(&self.name, error)));
+        position.map(convert::wire_position).inspect_err(|error| self.parts.note(error))
     }
 
     /// Takes note of how much of the room a site says that it has seen. If that is less than before, the site's position is
@@ -360,7 +378,12 @@ impl Room {
         &self,
         job: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        self.queue.write(job).await
+        self.queue.write(job).await.inspect_err(|error| self.parts.note(error))
+    }
+
+    /// Takes note of an error that a job of the application's met.
+    pub(crate) fn note(&self, error: &Error) {
+        self.parts.note(error);
     }
 
     /// Why and when the room's connections must go.
@@ -379,11 +402,34 @@ impl Room {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// As [`close`](Self::close). What is not committed at the deadline is given up, as if it had never come.
+    pub(crate) async fn close_by(&self, deadline: Instant) {
+        let mut closed = pin!(self.close());
+        if timeout_at(deadline, &mut closed).await.is_ok() {
+            return;
+        }
+        tracing::warn!(room = %self.name, "giving up what could not be committed in time (shutdown_grace)");
+        let give_up = async {
+            while let Some(interrupter) = &self.parts.interrupter {
+                interrupter.interrupt();
+                sleep(INTERRUPTS).await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = closed => {}
+            () = give_up => {}
+            () = sleep(GIVING_UP) => {
+                tracing::warn!(room = %self.name, "a closure of the application has not ended; the file is closed when it has");
+            }
+        }
+    }
+
     /// Commits what is queued, closes the database, and leaves nothing in its log.
     pub(crate) async fn close(&self) {
         self.parts.ending.end(Close::going_away());
         if let Reads::Pool(connections) = &self.reads {
-            connections.close();
+            connections.close().await;
         }
         match self.queue.close().await {
             Ok(()) => tracing::info!(room = %self.name, "room closed"),
@@ -392,7 +438,7 @@ impl Room {
         // Nobody may have noticed until now.
         let parts = self.parts.clone();
         if let Err(error) = blocking(move || parts.check_file()).await {
-            self.parts.ending.fail_if_replaced(&error);
+            self.parts.ending.fail_if_unfit(&error);
         }
     }
 }
@@ -420,6 +466,8 @@ struct Parts {
     /// `None` where something else tells whether the file went back.
     page: Option<Arc<Page>>,
     announced: Arc<Announced>,
+    /// `None` if another process writes the room.
+    interrupter: Option<Interrupter>,
 }
 
 impl Parts {
@@ -432,12 +480,21 @@ impl Parts {
             file: opened.file.clone(),
             page: opened.page.clone(),
             announced: Arc::default(),
+            interrupter: None,
         }
     }
 
     /// Makes sure that versions up to `now` are not used again, whatever happens to the file, before they are shown. Blocks.
     fn reserve(&self, now: i64) -> rusqlite::Result<()> {
         self.page.as_ref().map_or(Ok(()), |page| page.reserve(self.site, now))
+    }
+
+    /// Tells the operator of an error that a file or the machine is to blame for. Ends the room if it can't go on with its file.
+    fn note(&self, error: &Error) {
+        if let (Some(fault), Some(file)) = (error.fault(), &self.file) {
+            fault.log(self.ending.room(), file.path(), error);
+        }
+        self.ending.fail_if_unfit(error);
     }
 
     /// Whether the room's file is still where it was opened. Blocks on the file system.
@@ -481,6 +538,9 @@ impl Opened {
     ) -> Result<Self, Error> {
         let sqlite = |error| Error::sqlite(room, error);
         let engine = |error| Error::engine(room, error);
+        if origin == Origin::Mended {
+            check_integrity(conn).map_err(sqlite)?;
+        }
         let stored = StoredSchema::read(conn).map_err(sqlite)?;
         let finding = match &page {
             Some(page) if resident.is_none() => {
@@ -491,7 +551,7 @@ impl Opened {
             _ => Finding::Known,
         };
         let other_epoch = epoch.is_some() && lineage::epoch(conn).map_err(sqlite)? != epoch;
-        let earlier = origin == Origin::Earlier || other_epoch || finding == Finding::WentBack;
+        let earlier = origin != Origin::Same || other_epoch || finding == Finding::WentBack;
         // Before anything else is written. A room that is created now was never known; but one that another process had begun to
         // create may be.
         if earlier && resident.is_none() {
@@ -580,6 +640,16 @@ async fn prepare(
         Ok(Some(resident))
     })
     .await
+}
+
+/// Reads all of a database that was damaged.
+fn check_integrity(conn: &Connection) -> rusqlite::Result<()> {
+    let found: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    Err(rusqlite::Error::SqliteFailure(code, Some(found)))
 }
 
 /// Runs what blocks on the file system.

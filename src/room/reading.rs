@@ -52,7 +52,8 @@ impl Room {
             let sight = sight.ok_or(Error::NoSuchRoom { room: name })?;
             Ok((parts.judge(conn, &sight, &schema, upto)?, frame))
         });
-        let (snapshot, frame) = read.await?.inspect_err(|error| self.parts.ending.fail_if_replaced(error))?;
+        let read = read.await.and_then(|read| read);
+        let (snapshot, frame) = read.inspect_err(|error| self.parts.note(error))?;
         match snapshot {
             Snapshot::Of(now) if now <= self.now() || !self.is_written_here => return Ok(Some(frame)),
             Snapshot::Of(_) | Snapshot::Changed => {}

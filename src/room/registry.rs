@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
+use super::damaged::Damaged;
 use super::refused_schemas::RefusedSchemas;
 use super::replaced::Replaced;
 use super::{Origin, Purpose, Room, RoomName, Surroundings};
@@ -15,6 +16,7 @@ use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
+use crate::fault::Fault;
 use crate::store::{Home, RoomStore};
 
 /// Rooms that a shutdown closes at a time: each waits for the disk, not for the processor.
@@ -30,6 +32,7 @@ pub(crate) struct Registry {
     places: Arc<Semaphore>,
     refused_schemas: RefusedSchemas,
     replaced: Replaced,
+    damaged: Damaged,
     surroundings: Surroundings,
 }
 
@@ -107,6 +110,7 @@ impl Registry {
             places,
             refused_schemas: RefusedSchemas::default(),
             replaced: Replaced::default(),
+            damaged: Damaged::default(),
             surroundings: Surroundings::default(),
         }
     }
@@ -210,13 +214,15 @@ impl Registry {
         stream::iter(slots).for_each_concurrent(CLOSING_AT_ONCE, close).await;
     }
 
-    /// Closes every room, and lets none be opened any more. Waits until their databases are closed.
-    pub(crate) async fn close(&self) {
+    /// Closes every room, and lets none be opened any more. Waits until their databases are closed. What is not committed at the
+    /// deadline is given up.
+    pub(crate) async fn close(&self, deadline: Instant) {
         let slots = self.locked().take().unwrap_or_default();
         let close = async |slot: Arc<Slot>| {
             let mut state = slot.lock().await;
             if let State::Open(open) = &*state {
-                self.shut(&open.room).await;
+                open.room.close_by(deadline).await;
+                self.remember(&open.room).await;
             }
             *state = State::Retired;
         };
@@ -226,9 +232,18 @@ impl Registry {
         stream::iter(self.replaced.take()).for_each_concurrent(CLOSING_AT_ONCE, fork).await;
     }
 
-    /// Closes a room, whose slot's lock is held. If its file is not, or may not be, the one that clients knew, the next open forks it.
+    /// Closes a room, whose slot's lock is held.
     async fn shut(&self, room: &Room) {
         room.close().await;
+        self.remember(room).await;
+    }
+
+    /// Remembers of a room that was closed what the next open must know: if its file is not, or may not be, the one that clients
+    /// knew, it forks.
+    async fn remember(&self, room: &Room) {
+        if room.ending().is_damaged() {
+            self.damaged.remember(room.name());
+        }
         if room.ending().origin() == Origin::Earlier && !self.replaced.remember(room.name()) {
             self.fork_closed(room.name()).await;
         }
@@ -250,9 +265,26 @@ impl Registry {
 
     async fn open(&self, name: &RoomName, purpose: &Purpose, origin: Origin) -> Result<Open, Error> {
         let place = self.place().await?;
-        let origin = if self.replaced.includes(name) { Origin::Earlier } else { origin };
-        let room = Room::open(name, self.home(name), &self.config, purpose, origin, &self.surroundings).await?;
+        let origin = match self.damaged.may_check(name) {
+            Some(true) => Origin::Mended,
+            Some(false) => return Err(Error::Damaged { room: name.clone() }),
+            None if self.replaced.includes(name) => Origin::Earlier,
+            None => origin,
+        };
+        let (home, begun) = (self.home(name), Instant::now());
+        let path = home.path().cloned();
+        let room = Room::open(name, home, &self.config, purpose, origin, &self.surroundings).await;
+        if let (Err(error), Some(path)) = (&room, path)
+            && let Some(fault) = error.fault()
+        {
+            fault.log(name, &path, error);
+            if fault == Fault::Damaged {
+                self.damaged.checked(name, begun.elapsed());
+            }
+        }
+        let room = room?;
         self.replaced.forget(name);
+        self.damaged.forget(name);
         let usage = Usage { users: 0, left: Instant::now() };
         Ok(Open { room, usage: watch::Sender::new(usage), _place: place })
     }

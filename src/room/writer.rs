@@ -246,6 +246,10 @@ impl Writer {
                     None => break,
                 },
             };
+            if self.conn.interrupter().has_given_up() && !matches!(job, Job::Close(_)) {
+                // Whoever waits for it is told by its being dropped.
+                continue;
+            }
             let worked = match job {
                 Job::Changeset(queued) => {
                     let batch = self.batch(queued, &mut next);
@@ -284,8 +288,9 @@ impl Writer {
                 break;
             }
         }
-        if let Err(error) = self.conn.close().await {
-            self.ending.fail(&error);
+        let ending = self.ending.clone();
+        if let Err(error) = self.close().await {
+            ending.fail(&error);
         }
     }
 
@@ -294,11 +299,11 @@ impl Writer {
         if let Ok(Err(error)) = self.conn.run(move |conn| commit.finish(conn)).await {
             tracing::warn!(room = %self.conn.room(), %error, "what sites have announced is forgotten");
         }
-        self.conn.close().await?;
-        let commit = self.commit.clone();
+        let closed = self.conn.close().await;
+        let (commit, soundly) = (self.commit, closed.is_ok());
         // It only tells the next one who opens the file that nothing happened.
-        drop(tokio::task::spawn_blocking(move || commit.closed()).await);
-        Ok(())
+        drop(tokio::task::spawn_blocking(move || commit.closed(soundly)).await);
+        closed
     }
 
     /// `first` and the changesets queued behind it, up to a bound. A job of another kind that comes up is `next`.

@@ -165,12 +165,12 @@ async fn live(
             task = tasks.recv() => match task {
                 Some(task) => {
                     task(&mut replica);
-                    replica.push(false).await;
+                    drop(replica.try_push(false).await);
                 }
                 None => return,
             },
             received = replica.receive_or_end() => match received {
-                Ok(message) => replica.handle(message, false).await,
+                Ok(message) => drop(replica.try_handle(message, false).await),
                 Err(close) => story.lock().unwrap().closes.extend(close),
             },
             () = sleep_until(next), if !is_connected => {

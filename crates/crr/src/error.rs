@@ -218,16 +218,8 @@ impl Error {
         matches!(primary, Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED))
     }
 
-    /// Whether the file can't be written now: it is read-only, or the file system refuses writes. Later it may work, as on a replicated
-    /// file system whose other node takes the writes meanwhile.
-    pub fn is_unwritable(&self) -> bool {
-        let Some(code) = self.sqlite_code() else { return false };
-        let refused = [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_TRUNCATE, ffi::SQLITE_IOERR_DELETE];
-        matches!(code & 0xff, ffi::SQLITE_READONLY | ffi::SQLITE_CANTOPEN | ffi::SQLITE_PERM) || refused.contains(&code)
-    }
-
     /// SQLite's extended code, if SQLite is where the error comes from.
-    fn sqlite_code(&self) -> Option<i32> {
+    pub fn sqlite_code(&self) -> Option<i32> {
         match self {
             Error::Sqlite(source) | Error::Constraint { source, .. } => source.sqlite_extended_error_code(),
             Error::InvalidSchema { source, .. } | Error::MigrationFailed { source, .. } => source.sqlite_code(),
