@@ -102,10 +102,14 @@ impl Commit {
 
     /// Migrates the room. From then on nobody is shown anything encoded before.
     pub(super) fn migrate(&self, conn: &mut Connection, resident: &ResidentSchema) -> Result<(), Error> {
+        let engine = |error| Error::engine(&self.room, error);
+        self.follow(conn).map_err(engine)?;
+        if self.parts.ending.origin() == Origin::Earlier {
+            return Err(Error::GoingAway);
+        }
         let migrated = migration::migrate(conn, &self.room, resident)?;
         self.check_file()?;
         self.reserve(migrated.now)?;
-        let engine = |error| Error::engine(&self.room, error);
         // One of them may have done it.
         if self.have_others_committed(conn).map_err(engine)? {
             return self.follow(conn).map_err(engine);
@@ -187,7 +191,7 @@ impl Commit {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|error| Error::sqlite(&self.room, error))?;
         let engine = |error| Error::engine(&self.room, error);
-        if self.has_gone_back(&tx).map_err(engine)? {
+        if self.is_another_database(&tx).map_err(engine)? {
             tx.rollback().map_err(|error| Error::sqlite(&self.room, error))?;
             self.follow(conn).map_err(engine)?;
             return Err(Error::GoingAway);
@@ -242,7 +246,7 @@ impl Commit {
         Ok(outcomes)
     }
 
-    /// Whether another process has just made the room another site, given it another schema, or [taken it back](Self::has_gone_back).
+    /// Whether another process has just given the room another schema, or put [another database](Self::is_another_database) into its file.
     fn is_another_room(&self, tx: &Transaction<'_>) -> crr::Result<bool> {
         if !self.is_suspect(tx)? {
             return Ok(false);
@@ -252,12 +256,12 @@ impl Commit {
         Ok(Sight::of(tx)?.is_none_or(is_other))
     }
 
-    /// Whether another process has just taken the room back in time. What is written into it now would take db_versions that clients
-    /// have passed, and come as far as they have seen, so that nobody would notice.
-    fn has_gone_back(&self, tx: &Transaction<'_>) -> crr::Result<bool> {
+    /// Whether another process has just taken the room back in time, or made it another site. What is written into it now would take
+    /// db_versions that clients have passed, of whichever site, and come as far as they have seen, so that nobody would notice.
+    fn is_another_database(&self, tx: &Transaction<'_>) -> crr::Result<bool> {
         let Parts { site, feed, .. } = &self.parts;
-        let is_older = |sight: Sight| sight.site == *site && sight.now < feed.now();
-        Ok(self.is_suspect(tx)? && Sight::of(tx)?.is_some_and(is_older))
+        let is_another = |sight: Sight| sight.site != *site || sight.now < feed.now();
+        Ok(self.is_suspect(tx)? && Sight::of(tx)?.is_some_and(is_another))
     }
 
     /// Whether the room has to be looked at. One that has ended may have done so because of what was seen in it: that is no news any

@@ -220,6 +220,43 @@ async fn a_room_that_another_process_forked_is_left_by_who_knows_the_former_site
 }
 
 #[tokio::test]
+async fn nothing_is_written_into_a_backup_that_was_copied_into_a_rooms_file_before_the_room_forks() {
+    for write in [false, true] {
+        let server = unwatched().await;
+        let mut writer = Client::join(&server, "r", 1).await;
+        let mut reader = Client::join(&server, "r", 2).await;
+        let backup = server.file("backup");
+        let file = another_process(&server, "r");
+        file.execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
+        for row in 1..=3 {
+            writer.push(i64::from(row) - 1, &[cell(row, "b", Value::Integer(1), row.into())]).await;
+        }
+        reader.gather(3).await;
+        let (former, seen) = (reader.server, server.rooms.rooms()[0].db_version);
+        let mut target = file;
+        let source = Connection::open(backup).unwrap();
+        let copying = rusqlite::backup::Backup::new(&source, &mut target).unwrap();
+        copying.run_to_completion(1000, Duration::ZERO, None).unwrap();
+        drop(copying);
+
+        // It would take a db_version that the reader has passed.
+        if write {
+            let written = server.rooms.write("r", |tx| tx.execute_batch("INSERT INTO foo VALUES (4, 4)")).await;
+            assert!(written.is_err());
+        } else {
+            writer.push(0, &[cell(4, "b", Value::Integer(4), 4)]).await;
+        }
+        assert_eq!((writer.closed().await.0, reader.closed().await.0), (1001, 1001));
+        let mut reader = Client::connect_with(server.address, "r", 2, ClientOptions::default()).await;
+        reader.announce(&[(former, seen)]).await;
+        assert_ne!(reader.start_streaming().await.exclude_sites, [former]);
+        let mut writer = Client::join(&server, "r", 1).await;
+        writer.push(0, &[cell(4, "b", Value::Integer(4), 4)]).await;
+        assert_eq!(cells(&reader.changes().await), ["4.b=4"]);
+    }
+}
+
+#[tokio::test]
 async fn another_database_that_is_copied_into_a_rooms_file_is_another_site_than_both() {
     let server = Server::start().await;
     let mut sites = Vec::new();
