@@ -157,11 +157,20 @@ pub enum Error {
         refusal: Refusal,
     },
 
-    /// A room in memory has no file that could be an earlier one.
-    #[error("room {room} lives in memory: it has no file to fork")]
+    /// A room in memory has no file that could be an earlier one, or be replaced.
+    #[error("room {room} lives in memory: it has no file")]
     NoFile {
         /// The room.
         room: RoomName,
+    },
+
+    /// A file can't be put in the place of a room's database.
+    #[error("the file can't be room {room}: {reason}")]
+    UnfitFile {
+        /// The room.
+        room: RoomName,
+        /// What is wrong with it.
+        reason: String,
     },
 
     /// The room's database is behind what its clients were shown: the file was replaced or went back in time.
@@ -216,6 +225,7 @@ impl Error {
             | Self::Sqlite { .. }
             | Self::Io { .. }
             | Self::Unusable { .. }
+            | Self::UnfitFile { .. }
             | Self::WentBack { .. }
             | Self::FileReplaced { .. }
             | Self::Panicked { .. } => Close::internal("the room's database failed; the server's log says why"),

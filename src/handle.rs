@@ -161,7 +161,7 @@ impl SyncHandle {
     /// file; nobody downloads again what it has. Without this, clients that have seen later db_versions than the file has would
     /// miss what is written under the same ones.
     ///
-    /// Replace the file while the room is closed (the server is stopped, or nobody is connected and `room_idle` has passed), and
+    /// [`restore`](Self::restore) does all that for a backup. For a file that was put there by hand: replace it while the room is closed (the server is stopped, or nobody is connected and `room_idle` has passed), and
     /// call this before the first client connects.
     ///
     /// # Errors
@@ -190,7 +190,11 @@ impl SyncHandle {
         self.hub.shut_down().await;
     }
 
-    fn name(&self, room: &str) -> Result<RoomName, Error> {
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    pub(crate) fn name(&self, room: &str) -> Result<RoomName, Error> {
         let parsed =
             if self.hub.config().wide_room_names() { RoomName::parse_wide(room) } else { RoomName::parse(room) };
         Ok(parsed?)

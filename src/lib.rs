@@ -89,6 +89,7 @@ struct Readme;
 
 mod applied;
 mod auth;
+mod backup;
 mod body;
 pub mod config;
 mod connection;

@@ -7,6 +7,7 @@
 //!                            database ──────────▶ readers
 //! ```
 
+mod backup;
 mod commit;
 mod convert;
 mod database;
@@ -22,7 +23,9 @@ mod name;
 mod outside;
 mod refused_schemas;
 mod registry;
+mod restore;
 mod schema;
+mod staged;
 mod submit;
 mod watcher;
 mod writer;

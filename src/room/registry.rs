@@ -166,6 +166,31 @@ impl Registry {
         }
     }
 
+    /// Closes the room if it is open, and lets nobody open it while `work` goes on.
+    pub(super) async fn while_closed<T>(
+        &self,
+        name: &RoomName,
+        close: Close,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Error> {
+        loop {
+            let slot = self.slot(name)?;
+            let mut state = slot.lock().await;
+            match &*state {
+                State::Retired => continue,
+                State::Open(open) => {
+                    open.room.ending().end(close);
+                    open.room.close().await;
+                }
+                State::Vacant => {}
+            }
+            *state = State::Vacant;
+            let done = work.await;
+            self.retire(name, &mut state);
+            return Ok(done);
+        }
+    }
+
     /// Opens a room in its slot, whose lock is held.
     async fn open_in(
         self: &Arc<Self>,
@@ -260,7 +285,11 @@ impl Registry {
         true
     }
 
-    fn home(&self, name: &RoomName) -> Home {
+    pub(super) fn config(&self) -> &SyncConfig {
+        &self.config
+    }
+
+    pub(super) fn home(&self, name: &RoomName) -> Home {
         if name.is_in_memory() { Home::Memory } else { self.store.home(name) }
     }
 
