@@ -173,6 +173,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// Nothing of the client was refused that could be set aside.
+    #[error("room {room}: no changes of site {site} are refused here")]
+    NotRefused {
+        /// The room.
+        room: RoomName,
+        /// The client.
+        site: crr::SiteId,
+    },
+
     /// The room's database is behind what its clients were shown: the file was replaced or went back in time.
     #[error("room {room} went back in time: its database ends at {stored}, but {shown} was shown to clients")]
     WentBack {
@@ -226,6 +235,7 @@ impl Error {
             | Self::Io { .. }
             | Self::Unusable { .. }
             | Self::UnfitFile { .. }
+            | Self::NotRefused { .. }
             | Self::WentBack { .. }
             | Self::FileReplaced { .. }
             | Self::Panicked { .. } => Close::internal("the room's database failed; the server's log says why"),

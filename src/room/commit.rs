@@ -1,5 +1,7 @@
 //! One transaction of a room's writer: from changesets, or an application's closure, to a durable commit that the feed shows.
 
+mod set_aside;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,9 +14,10 @@ use super::follow::Sight;
 use super::frame::Frame;
 use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome, Queued};
-use super::{Parts, RoomName, migration};
+use super::{Parts, RoomName, Surroundings, migration};
 use crate::applied::{AppliedChangeset, Observer};
 use crate::error::Error;
+use crate::quarantine::Quarantine;
 
 /// A transaction of the application.
 pub(super) type WriteJob = Box<dyn FnOnce(&Transaction<'_>) -> Verdict + Send>;
@@ -32,14 +35,16 @@ pub(super) struct Commit {
     room: RoomName,
     parts: Parts,
     observer: Arc<Observer>,
+    quarantine: Arc<Quarantine>,
     max_frame_bytes: usize,
     /// SQLite's count of the commits of others, at the last look.
     commits_of_others: AtomicI64,
 }
 
 impl Commit {
-    pub(super) fn new(room: RoomName, parts: Parts, observer: Arc<Observer>, max_frame_bytes: usize) -> Self {
-        Self { room, parts, observer, max_frame_bytes, commits_of_others: AtomicI64::new(0) }
+    pub(super) fn new(room: RoomName, parts: Parts, surroundings: &Surroundings, max_frame_bytes: usize) -> Self {
+        let (observer, quarantine) = (surroundings.observer.clone(), surroundings.quarantine.clone());
+        Self { room, parts, observer, quarantine, max_frame_bytes, commits_of_others: AtomicI64::new(0) }
     }
 
     /// Merges what is queued in one transaction. If a changeset is refused, each gets a transaction of its own, so that only the
@@ -63,9 +68,15 @@ impl Commit {
                 tracing::debug!(room = %self.room, changesets = changesets.len(), %error, "batch rolled back, merging one by one");
                 changesets.iter().map(|changeset| self.alone(conn, changeset)).collect()
             }
-            Err(error) => self.failed(error, changesets.len()),
+            Err(error) => match changesets[..] {
+                [only] if error.is_refused() => vec![self.refused(conn, only, error)],
+                _ => self.failed(error, changesets.len()),
+            },
         };
         for (changeset, outcome) in changesets.into_iter().zip(outcomes) {
+            if let Outcome::Applied(Applied { position, .. }) = outcome {
+                self.quarantine.applied(&self.room, convert::engine_site(changeset.sender), position.db_version);
+            }
             let applied = self.applied(changeset, &outcome);
             // A connection that is gone no longer asks.
             drop(changeset.reply.send(outcome));
@@ -148,7 +159,11 @@ impl Commit {
     }
 
     fn alone(&self, conn: &mut Connection, changeset: &Changeset) -> Outcome {
-        let outcomes = self.together(conn, &[changeset]).unwrap_or_else(|error| self.failed(error, 1));
+        let outcomes = match self.together(conn, &[changeset]) {
+            Ok(outcomes) => outcomes,
+            Err(error) if error.is_refused() => return self.refused(conn, changeset, error),
+            Err(error) => self.failed(error, 1),
+        };
         outcomes.into_iter().next().unwrap_or(Outcome::Failed(Error::GoingAway))
     }
 

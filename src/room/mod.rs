@@ -38,7 +38,7 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::{Semaphore, watch};
 use tower_sqlite_sync_wire as wire;
 
-pub(crate) use self::convert::engine_site;
+pub(crate) use self::convert::{engine_site, wire_site};
 pub(crate) use self::ending::Ending;
 pub(crate) use self::feed::Pull;
 pub(crate) use self::frame::{Frame, Selection};
@@ -65,6 +65,7 @@ use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
 use crate::primary::Primary;
+use crate::quarantine::Quarantine;
 use crate::store::{Epoch, Home};
 
 /// An open room.
@@ -93,6 +94,8 @@ pub(crate) struct Room {
 pub(crate) struct Surroundings {
     /// Who is told of what clients write.
     pub(crate) observer: Arc<Observer>,
+    /// Whose changes can't be applied.
+    pub(crate) quarantine: Arc<Quarantine>,
     watcher: Arc<Watcher>,
 }
 
@@ -149,7 +152,7 @@ impl Room {
             Location::Memory => Reads::Writer,
         };
         let parts = Parts::new(name, config, &opened);
-        let (writer, queue) = Writer::new(conn, name, config, &parts, surroundings.observer.clone());
+        let (writer, queue) = Writer::new(conn, name, config, &parts, surroundings);
         tokio::spawn(writer.run());
         let (watch, poll) = (config.watch_files(), config.poll_files());
         if let Location::File(path) = location
@@ -523,6 +526,8 @@ async fn prepare(
 }
 
 /// Runs what blocks on the file system.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::GoingAway))
 }

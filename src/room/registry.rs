@@ -14,6 +14,7 @@ use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
+use crate::quarantine::Quarantine;
 use crate::store::{Home, RoomStore};
 
 /// Rooms that a shutdown closes at a time: each waits for the disk, not for the processor.
@@ -111,6 +112,11 @@ impl Registry {
     /// Who is told of what clients write.
     pub(crate) fn observer(&self) -> &Observer {
         &self.surroundings.observer
+    }
+
+    /// Whose changes can't be applied.
+    pub(crate) fn quarantine(&self) -> &Quarantine {
+        &self.surroundings.quarantine
     }
 
     /// The room of that name, opened if it is not open yet.

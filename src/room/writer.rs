@@ -15,8 +15,7 @@ use tower_sqlite_sync_wire as wire;
 use super::commit::{Commit, Verdict, WriteJob};
 use super::database::WriteConnection;
 use super::schema::ResidentSchema;
-use super::{Ending, Parts, RoomName};
-use crate::applied::Observer;
+use super::{Ending, Parts, RoomName, Surroundings};
 use crate::config::SyncConfig;
 use crate::error::Error;
 
@@ -218,11 +217,11 @@ impl Writer {
         room: &RoomName,
         config: &SyncConfig,
         parts: &Parts,
-        observer: Arc<Observer>,
+        surroundings: &Surroundings,
     ) -> (Self, WriterQueue) {
         let (queue, jobs) = WriterQueue::new(room, config);
         let max_frame_bytes = config.max_frame_bytes();
-        let commit = Arc::new(Commit::new(room.clone(), parts.clone(), observer, max_frame_bytes));
+        let commit = Arc::new(Commit::new(room.clone(), parts.clone(), surroundings, max_frame_bytes));
         (Self { conn, jobs, commit, ending: parts.ending.clone() }, queue)
     }
 

@@ -10,9 +10,9 @@ use tower_sqlite_sync::{
     Changeset, Error, Home, Opening, Primary, PrimaryFuture, PrimaryUnavailable, RoomName, RoomStore, SchemaName,
     Verdict,
 };
-use tower_sqlite_sync_wire::{Message, Position, SiteId, Value};
+use tower_sqlite_sync_wire::{Position, SiteId, Value};
 
-use crate::fixture::{Client, ClientOptions, Replica, SCHEMA, Server, cell, cells, last_version, until};
+use crate::fixture::{Client, Replica, Server, cell, cells, last_version, until};
 
 const ROWS: &str = "SELECT a, b FROM foo ORDER BY a";
 
@@ -25,6 +25,9 @@ fn open(path: &Path) -> Connection {
     crr::load(&conn).unwrap();
     conn
 }
+
+/// Makes a file that is no room.
+type Make<'a> = Box<dyn Fn(&Path) + 'a>;
 
 /// The names of what is in a folder.
 fn names(folder: &Path) -> Vec<String> {
@@ -271,7 +274,7 @@ async fn a_file_that_is_no_room_is_refused_and_nobody_is_disturbed() {
     let good = path(&server, "good");
     server.rooms.backup("r", &good).await.unwrap();
 
-    let files: [(&str, Box<dyn Fn(&Path)>, &str); 6] = [
+    let files: [(&str, Make<'_>, &str); 6] = [
         ("empty", Box::new(|file| fs::write(file, "").unwrap()), "no schema"),
         (
             "text",

@@ -16,6 +16,7 @@ mod migration;
 mod numbers;
 mod observing;
 mod outside;
+mod quarantine;
 mod rooms;
 mod session;
 mod stores;
