@@ -13,7 +13,7 @@ use axum::Router;
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use clap::Parser;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tower_sqlite_sync::{AuthRequest, Denied, Grant, PathPattern, SyncConfig, SyncLayer};
 
 /// How long requests may go on once all rooms are closed.
@@ -50,6 +50,11 @@ struct Args {
     #[arg(long)]
     token: Option<String>,
 
+    /// Before clients are let in, make this room another site to them, because its file is an earlier one than they knew: a backup
+    /// that was put back. May be given several times. For one start only.
+    #[arg(long, value_name = "ROOM", conflicts_with = "memory")]
+    fork: Vec<String>,
+
     /// A JSON or TOML file with settings of `SyncConfig`.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -71,6 +76,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {
+    let mut stop = stop_requests()?;
     let config = settings(&args)?;
     raise_file_limit(&config);
 
@@ -88,6 +94,9 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         });
     }
     let rooms = layer.handle();
+    for room in &args.fork {
+        rooms.fork(room).await.map_err(|error| format!("--fork {room}: {error}"))?;
+    }
     let app =
         Router::new().route("/", get(async || "This is a sync server; its log says how to connect.\n")).layer(layer);
 
@@ -98,18 +107,19 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     // Changes are small and urgent: they don't wait for more to fill a packet.
     let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
     let (closed, rooms_closed) = oneshot::channel();
+    let last_stop = stop.clone();
     let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
-        asked_to_stop().await;
+        stop.changed().await.ok();
         tracing::info!("shutting down");
         tokio::select! {
             () = rooms.shutdown() => {}
-            () = asked_to_stop() => tracing::warn!("asked again, not waiting for the rooms to close"),
+            _ = stop.changed() => tracing::warn!("asked again, not waiting for the rooms to close"),
         }
         closed.send(()).ok();
     });
     tokio::select! {
         served = serving.into_future() => served?,
-        () = overtime(rooms_closed) => tracing::warn!("requests that didn't end in time are cut off"),
+        () = overtime(rooms_closed, last_stop) => tracing::warn!("requests that didn't end in time are cut off"),
     }
     tracing::info!("bye");
     Ok(())
@@ -117,12 +127,15 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
 
 /// Ends when requests that are no concern of the rooms have had their time since these were closed. One that is never sent to
 /// its end must not keep the process.
-async fn overtime(rooms_closed: oneshot::Receiver<()>) {
+async fn overtime(rooms_closed: oneshot::Receiver<()>, mut stop: watch::Receiver<()>) {
     match rooms_closed.await {
-        Ok(()) => tokio::select! {
-            () = tokio::time::sleep(REQUESTS_GRACE) => {}
-            () = asked_to_stop() => {}
-        },
+        Ok(()) => {
+            stop.mark_unchanged();
+            tokio::select! {
+                () = tokio::time::sleep(REQUESTS_GRACE) => {}
+                _ = stop.changed() => {}
+            }
+        }
         Err(_) => std::future::pending().await,
     }
 }
@@ -198,23 +211,29 @@ fn introduce(address: SocketAddr, config: &SyncConfig) {
     println!("Ctrl-C stops the server; clients reconnect by themselves.");
 }
 
-/// Ctrl-C, or SIGTERM from a service manager.
-async fn asked_to_stop() {
+/// Tells of Ctrl-C, and of SIGTERM from a service manager, that come from now on: also of one that comes before anybody waits.
+fn stop_requests() -> std::io::Result<watch::Receiver<()>> {
+    let (asked, requests) = watch::channel(());
     #[cfg(unix)]
-    {
+    let (mut interrupt, mut terminate) = {
         use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                tokio::select! {
-                    _ = tokio::signal::ctrl_c() => {}
-                    _ = terminate.recv() => {}
-                }
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    tokio::spawn(async move {
+        loop {
+            #[cfg(unix)]
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
             }
-            Err(_) => drop(tokio::signal::ctrl_c().await),
+            #[cfg(not(unix))]
+            if tokio::signal::ctrl_c().await.is_err() {
+                return;
+            }
+            asked.send_replace(());
         }
-    }
-    #[cfg(not(unix))]
-    drop(tokio::signal::ctrl_c().await);
+    });
+    Ok(requests)
 }
 
 /// Compares without telling, by the time it takes, how much of a guess was right.

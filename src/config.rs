@@ -1,35 +1,39 @@
 //! Everything an operator can set, with its default, in one table.
 //!
-//! | setting | default | unit | what it bounds |
-//! |---|---|---|---|
-//! | `db_folder` | `./dbs` | path | where the room databases live |
+//! | setting | default | allowed | unit | what it bounds |
+//! |---|---|---|---|---|
+//! | `db_folder` | `./dbs` |  | path | where the room databases live |
 //! | `memory` | `false` | | rooms live in memory and are gone when they close |
-//! | `schema_folder` | `./schemas` | path | the schema files that clients may ask for |
-//! | `path` | `^/sync(/\|$)` | regex | which upgrades are ours; matched against the path, without the query |
+//! | `schema_folder` | `./schemas` |  | path | the schema files that clients may ask for |
+//! | `path` | `^/sync(/\|$)` |  | regex | which upgrades are ours; matched against the path, without the query |
 //! | `wide_room_names` | `false` | | admits the room names that `@vlcn.io/ws-server` admitted |
-//! | `upgrade_timeout` | 10 | seconds | for the hook, and from the response that lets a client in to its socket |
-//! | `announce_timeout` | 10 | seconds | from the upgraded socket to the client's announce |
-//! | `heartbeat` | 30 | seconds | between pings; a peer that is silent for two of them is closed |
-//! | `slow_reader_timeout` | 60 | seconds | a peer whose socket takes nothing for that long is closed (1013) |
-//! | `max_message_bytes` | 104857600 | bytes | one message from a client |
-//! | `uploads_bytes` | 536870912 | bytes | incomplete messages of all clients together; who sends more is closed with 1013 |
-//! | `max_frame_bytes` | 1048576 | bytes | changes in one message to a client, and in one db_version of a merge |
-//! | `max_connections` | 10000 | connections | open at a time; more are answered 503 |
-//! | `max_rooms` | 1000 | rooms | open at a time; if all are in use, clients of further rooms are closed with 1013 |
-//! | `room_idle` | 60 | seconds | an unused room stays open that long |
-//! | `feed_window_bytes` | 8388608 | bytes | encoded changes a room keeps for its live connections |
-//! | `queue_changesets` | 256 | messages | waiting for one room's writer |
-//! | `queue_bytes` | 134217728 | bytes | waiting for one room's writer |
-//! | `queue_wait` | 30 | seconds | a changeset waits that long for a place in the queue, then 1013 |
-//! | `fork_uploads` | 4 | clients | of a room that [forked](crate::SyncHandle::fork), asked at a time for what they have of it |
-//! | `notify_interval` | 0 | seconds | least time between two messages of changes to one client |
+//! | `upgrade_timeout` | 10 | 0.001 – year | seconds | for the hook, and from the response that lets a client in to its socket |
+//! | `announce_timeout` | 10 | 0.001 – year | seconds | from the upgraded socket to the client's announce |
+//! | `heartbeat` | 30 | 0.001 – year | seconds | between pings; a peer that is silent for two of them is closed |
+//! | `slow_reader_timeout` | 60 | 0.001 – year | seconds | a peer whose socket takes nothing for that long is closed (1013) |
+//! | `max_message_bytes` | 104857600 | from 1024 | bytes | one message from a client |
+//! | `uploads_bytes` | 536870912 | any | bytes | incomplete messages of all clients together; who sends more is closed with 1013 |
+//! | `max_frame_bytes` | 1048576 | 1024 – 1073741824 | bytes | changes in one message to a client, and in one db_version of a merge |
+//! | `max_connections` | 10000 | from 1 | connections | open at a time; more are answered 503 |
+//! | `max_rooms` | 1000 | from 1 | rooms | open at a time; if all are in use, clients of further rooms are closed with 1013 |
+//! | `room_idle` | 60 | 0 – year | seconds | an unused room stays open that long |
+//! | `feed_window_bytes` | 8388608 | any | bytes | encoded changes a room keeps for its live connections |
+//! | `queue_changesets` | 256 | from 1 | messages | waiting for one room's writer |
+//! | `queue_bytes` | 134217728 | from 1 | bytes | waiting for one room's writer |
+//! | `queue_wait` | 30 | 0 – year | seconds | a changeset waits that long for a place in the queue, then 1013 |
+//! | `fork_uploads` | 4 | from 1 | clients | of a room that [forked](crate::SyncHandle::fork), asked at a time for what they have of it |
+//! | `notify_interval` | 0 | 0 – year | seconds | least time between two messages of changes to one client |
 //! | `watch_files` | `true` | | shows clients what other processes write into the files of open rooms, as the file system tells of it |
-//! | `poll_files` | 0 | seconds | looks into the files of open rooms that often, where the file system tells nothing; 0 is never |
-//! | `busy_timeout` | 5 | seconds | wait for another process that holds a room's write lock |
-//! | `shutdown_grace` | 10 | seconds | a shutdown waits that long for clients to close |
+//! | `poll_files` | 0 | 0 – year | seconds | looks into the files of open rooms that often, where the file system tells nothing; 0 is never |
+//! | `busy_timeout` | 5 | 0 – 2000000 | seconds | wait for another process that holds a room's write lock |
+//! | `shutdown_grace` | 10 | 0 – year | seconds | a shutdown waits that long for clients to close |
 //!
 //! A [`SyncConfig`] is built by its methods, or read from JSON, TOML, the environment or anything else that serde
-//! reads. Times are numbers of seconds, fractions allowed.
+//! reads. Times are numbers of seconds, fractions allowed, and a year has 31,536,000 of them.
+//!
+//! What is not allowed is refused with a [`ConfigError`] that says what is: when a configuration is read, by
+//! [`SyncConfig::validate`], and, as a panic, by [`SyncLayer::new`](crate::SyncLayer::new). A `max_connections` of 0 and a
+//! `heartbeat` of `Duration::MAX` are errors, and neither a server that lets nobody in nor one that stops at its first client.
 //!
 //! ```
 //! use tower_sqlite_sync::SyncConfig;
@@ -49,6 +53,17 @@ use std::time::Duration;
 use regex::Regex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::config_error::{ConfigError, SOME, TIMES, TIMES_OR_NONE, number, time};
+
+/// The smallest message in which a client can announce itself, and in which changes are worth being sent, in bytes.
+const LEAST_MESSAGE: usize = 1 << 10;
+
+/// The largest message that is sent: no client takes more than 2 GiB, and a single db_version may be as much again.
+const LARGEST_FRAME: usize = 1 << 30;
+
+/// The longest wait for a lock, about 23 days: SQLite counts it in 31 bits of milliseconds.
+const LONGEST_BUSY: Duration = Duration::from_secs(2_000_000);
+
 /// What a [`SyncLayer`](crate::SyncLayer) serves, from where, and within which limits.
 ///
 /// ```
@@ -60,9 +75,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 ///     .with_schema_folder("/etc/rooms/schemas")
 ///     .with_heartbeat(Duration::from_secs(20));
 /// ```
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Settings", into = "Settings")]
+pub struct SyncConfig(Settings);
+
+/// What was set, allowed or not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct SyncConfig {
+struct Settings {
     db_folder: PathBuf,
     memory: bool,
     schema_folder: PathBuf,
@@ -100,7 +120,7 @@ pub struct SyncConfig {
     shutdown_grace: Duration,
 }
 
-impl Default for SyncConfig {
+impl Default for Settings {
     fn default() -> Self {
         Self {
             db_folder: PathBuf::from("./dbs"),
@@ -139,13 +159,13 @@ macro_rules! settings {
             $(#[$doc])*
             #[must_use]
             pub fn $name(&self) -> $type {
-                self.$name
+                self.0.$name
             }
 
             #[doc = concat!("Sets [`", stringify!($name), "`](Self::", stringify!($name), ").")]
             #[must_use]
             pub fn $with(mut self, value: $type) -> Self {
-                self.$name = value;
+                self.0.$name = value;
                 self
             }
         )*
@@ -155,43 +175,62 @@ macro_rules! settings {
 pub(crate) use settings;
 
 impl SyncConfig {
+    /// Says whether a layer can work with these settings, each by itself and together. A configuration that serde has read is valid.
+    ///
+    /// ```
+    /// use tower_sqlite_sync::SyncConfig;
+    ///
+    /// let error = SyncConfig::default().with_max_rooms(0).validate().unwrap_err();
+    /// assert_eq!(error.to_string(), "max_rooms can't be 0: it is a number of rooms from 1 up");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The first setting that can't be what it is.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.0.validate()
+    }
+
     /// The folder of the room databases: room `r` is the file `r` in it. Created when the first room is opened.
     #[must_use]
     pub fn db_folder(&self) -> &Path {
-        &self.db_folder
+        &self.0.db_folder
     }
 
     /// Keeps rooms as files in this folder, and so not in memory.
     #[must_use]
     pub fn with_db_folder(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.db_folder = folder.into();
-        self.memory = false;
+        self.0.db_folder = folder.into();
+        self.0.memory = false;
         self
     }
 
     /// The folder of the schema files. A client names one of them and the version (the hash of its text) it has.
+    ///
+    /// They are read when they are needed, so a new text counts at once. A text counts once nobody writes its file any more and if it
+    /// makes a table a CRR; to be sure that no part of it is taken for the whole, write it beside the file and rename it.
     #[must_use]
     pub fn schema_folder(&self) -> &Path {
-        &self.schema_folder
+        &self.0.schema_folder
     }
 
     /// Sets [`schema_folder`](Self::schema_folder).
     #[must_use]
     pub fn with_schema_folder(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.schema_folder = folder.into();
+        self.0.schema_folder = folder.into();
         self
     }
 
     /// Which request paths are ours.
     #[must_use]
     pub fn path(&self) -> &PathPattern {
-        &self.path
+        &self.0.path
     }
 
     /// Sets [`path`](Self::path).
     #[must_use]
     pub fn with_path(mut self, path: PathPattern) -> Self {
-        self.path = path;
+        self.0.path = path;
         self
     }
 
@@ -247,6 +286,42 @@ impl SyncConfig {
         busy_timeout, with_busy_timeout: Duration;
         /// How long a shutdown waits for clients to answer the close.
         shutdown_grace, with_shutdown_grace: Duration;
+    }
+}
+
+impl Settings {
+    fn validate(&self) -> Result<(), ConfigError> {
+        time("upgrade_timeout", self.upgrade_timeout, TIMES)?;
+        time("announce_timeout", self.announce_timeout, TIMES)?;
+        time("heartbeat", self.heartbeat, TIMES)?;
+        time("slow_reader_timeout", self.slow_reader_timeout, TIMES)?;
+        number("max_message_bytes", self.max_message_bytes, "bytes", LEAST_MESSAGE..=usize::MAX)?;
+        number("max_frame_bytes", self.max_frame_bytes, "bytes", LEAST_MESSAGE..=LARGEST_FRAME)?;
+        number("max_connections", self.max_connections, "connections", SOME)?;
+        number("max_rooms", self.max_rooms, "rooms", SOME)?;
+        time("room_idle", self.room_idle, TIMES_OR_NONE)?;
+        number("queue_changesets", self.queue_changesets, "messages", SOME)?;
+        number("queue_bytes", self.queue_bytes, "bytes", SOME)?;
+        time("queue_wait", self.queue_wait, TIMES_OR_NONE)?;
+        number("fork_uploads", self.fork_uploads, "clients", SOME)?;
+        time("notify_interval", self.notify_interval, TIMES_OR_NONE)?;
+        time("poll_files", self.poll_files, TIMES_OR_NONE)?;
+        time("busy_timeout", self.busy_timeout, Duration::ZERO..=LONGEST_BUSY)?;
+        time("shutdown_grace", self.shutdown_grace, TIMES_OR_NONE)
+    }
+}
+
+impl TryFrom<Settings> for SyncConfig {
+    type Error = ConfigError;
+
+    fn try_from(settings: Settings) -> Result<Self, ConfigError> {
+        settings.validate().map(|()| Self(settings))
+    }
+}
+
+impl From<SyncConfig> for Settings {
+    fn from(config: SyncConfig) -> Self {
+        config.0
     }
 }
 
@@ -330,7 +405,12 @@ pub(crate) mod seconds {
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+        let seconds = f64::deserialize(deserializer)?;
+        if seconds.is_nan() || seconds < 0.0 {
+            return Err(serde::de::Error::custom("a time is a number of seconds from 0 up"));
+        }
+        // What is too much for a duration is too much for any setting, whose check says its name.
+        Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 }
 
@@ -368,5 +448,44 @@ mod tests {
     fn times_and_patterns_that_make_no_sense_are_refused() {
         assert!(serde_json::from_str::<SyncConfig>(r#"{"heartbeat": -1}"#).is_err());
         assert!(serde_json::from_str::<SyncConfig>(r#"{"path": "("}"#).is_err());
+    }
+
+    #[test]
+    fn what_no_layer_can_work_with_is_refused_by_name_wherever_it_comes_from() {
+        let times = ["upgrade_timeout", "announce_timeout", "heartbeat", "slow_reader_timeout"];
+        let times_or_none =
+            ["room_idle", "queue_wait", "notify_interval", "poll_files", "busy_timeout", "shutdown_grace"];
+        let numbers = ["max_message_bytes", "max_frame_bytes", "max_connections", "max_rooms"];
+        let queues = ["queue_changesets", "queue_bytes", "fork_uploads"];
+        let zeros = times.iter().chain(&numbers).chain(&queues).map(|name| (name, "0"));
+        let endless =
+            times.iter().chain(&times_or_none).flat_map(|name| [(name, "1e300"), (name, "18446744073709551615")]);
+        for (name, value) in zeros.chain(endless).chain([(&"max_frame_bytes", "2000000000")]) {
+            let error =
+                serde_json::from_str::<SyncConfig>(&format!(r#"{{"{name}": {value}}}"#)).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("it is a number of"), "{name} {value}: {error}");
+        }
+        let config = SyncConfig::default();
+        for config in [
+            config.clone().with_heartbeat(Duration::MAX),
+            config.clone().with_busy_timeout(crate::config_error::YEAR),
+            config.clone().with_queue_changesets(0),
+        ] {
+            config.validate().unwrap_err();
+        }
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn what_means_at_once_or_without_limit_is_allowed() {
+        for name in ["room_idle", "queue_wait", "busy_timeout", "shutdown_grace", "uploads_bytes", "feed_window_bytes"]
+        {
+            serde_json::from_str::<SyncConfig>(&format!(r#"{{"{name}": 0}}"#)).unwrap();
+        }
+        for name in
+            ["max_connections", "max_rooms", "max_message_bytes", "queue_changesets", "queue_bytes", "fork_uploads"]
+        {
+            serde_json::from_str::<SyncConfig>(&format!(r#"{{"{name}": {}}}"#, usize::MAX)).unwrap();
+        }
     }
 }

@@ -23,7 +23,8 @@ pub enum Error {
         room: RoomName,
     },
 
-    /// The schema folder has no usable file of that name.
+    /// The schema folder has no usable file of that name: there is none, or it is empty, makes nothing that could be synced, or is being
+    /// written.
     #[error("schema {schema:?} is unknown: {reason}")]
     SchemaUnknown {
         /// The name as it was asked for.
@@ -226,6 +227,7 @@ impl Error {
             }
             Self::RefusedByPrimary { refusal, .. } => Close::as_the_primary(refusal),
             Self::GoingAway => Close::going_away(),
+            Self::WentBack { .. } | Self::FileReplaced { .. } => Close::forked(),
             Self::RoomName(_) | Self::NoSuchRoom { .. } | Self::NoFile { .. } => Close::policy(&self.to_string()),
             Self::Changeset { source, .. } => Close::policy(&format!("changes refused: {source}")),
             Self::Engine { source, .. } if source.is_busy() => Close::locked(),
@@ -236,8 +238,6 @@ impl Error {
             | Self::Unusable { .. }
             | Self::UnfitFile { .. }
             | Self::NotRefused { .. }
-            | Self::WentBack { .. }
-            | Self::FileReplaced { .. }
             | Self::Panicked { .. } => Close::internal("the room's database failed; the server's log says why"),
         }
     }

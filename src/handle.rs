@@ -58,7 +58,8 @@ impl SyncHandle {
         Self { hub }
     }
 
-    /// Opens a room, and creates it with the schema file of that name if it doesn't exist.
+    /// Opens a room, and creates it with the schema file of that name if it doesn't exist. A file that is just being written is
+    /// waited for, up to two seconds.
     ///
     /// # Errors
     ///
@@ -161,8 +162,10 @@ impl SyncHandle {
     /// file; nobody downloads again what it has. Without this, clients that have seen later db_versions than the file has would
     /// miss what is written under the same ones.
     ///
-    /// [`restore`](Self::restore) does all that for a backup. For a file that was put there by hand: replace it while the room is closed (the server is stopped, or nobody is connected and `room_idle` has passed), and
-    /// call this before the first client connects.
+    /// [`restore`](Self::restore) does all of that for a file that is put back. By hand: replace the file while the room is closed (the server is stopped, or nobody is connected and `room_idle` has passed), remove
+    /// what SQLite may have left beside the former one (`-wal`, `-shm`: it would take them for the new one's), and call this
+    /// before the first client connects. The example server does so for each `--fork ROOM`. A file that is replaced while its room
+    /// is open is noticed, and the room forks by itself.
     ///
     /// # Errors
     ///

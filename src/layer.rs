@@ -61,12 +61,25 @@ pub struct SyncLayer {
 impl SyncLayer {
     /// Makes a hub with this configuration. Everybody may read and write every room until
     /// [`authorize`](Self::authorize) says otherwise.
+    ///
+    /// # Panics
+    ///
+    /// If no layer can work with the configuration: [`SyncConfig::validate`] says so beforehand. One that serde has read is
+    /// valid.
+    #[track_caller]
     pub fn new(config: SyncConfig) -> Self {
+        require(&config);
         Self { entrance: Arc::new(Entrance { hub: Hub::new(config), hook: Hook::default() }) }
     }
 
     /// The same, with rooms where `store` says: `db_folder` and `memory` of the configuration don't count then.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new) does.
+    #[track_caller]
     pub fn with_store(config: SyncConfig, store: impl RoomStore) -> Self {
+        require(&config);
         let hub = Hub::with_store(config, Arc::new(store));
         Self { entrance: Arc::new(Entrance { hub, hook: Hook::default() }) }
     }
@@ -106,6 +119,14 @@ impl SyncLayer {
     }
 }
 
+/// Lets nobody go on with settings that would fail later: at the first client, or only under load.
+#[track_caller]
+fn require(config: &SyncConfig) {
+    if let Err(error) = config.validate() {
+        panic!("this SyncConfig can't work: {error}");
+    }
+}
+
 impl<S> Layer<S> for SyncLayer {
     type Service = SyncService<S>;
 
@@ -117,5 +138,16 @@ impl<S> Layer<S> for SyncLayer {
 impl fmt::Debug for SyncLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SyncLayer").field("config", self.entrance.hub.config()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "this SyncConfig can't work: heartbeat can't be 0")]
+    fn a_layer_that_could_not_work_is_not_made() {
+        drop(SyncLayer::new(SyncConfig::default().with_heartbeat(std::time::Duration::ZERO)));
     }
 }

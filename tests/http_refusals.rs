@@ -3,10 +3,14 @@
 
 mod http_fixture;
 
+use std::future::pending;
+use std::sync::Arc;
+
 use axum::Router;
 use axum::routing::any;
 use http::{Request, StatusCode};
 use http_fixture::{Answer, ask, config, empty, layer, serve, subprotocol, teapot, upgrade};
+use tokio::sync::Notify;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_sqlite_sync::{AuthRequest, Denied, Grant, SyncLayer};
 
@@ -17,6 +21,21 @@ async fn answer(layer: &SyncLayer, head: impl Fn() -> http::request::Builder) ->
     let axum = ask(serve(router), head().body(empty()).unwrap()).await;
     assert_eq!((hyper.status, &hyper.text), (axum.status, &axum.text));
     hyper
+}
+
+/// A layer without a free place: somebody who has the only one waits for the hook, for as long as the test takes.
+async fn full() -> SyncLayer {
+    let layer = SyncLayer::new(config().with_max_connections(1));
+    let arrived = Arc::new(Notify::new());
+    let at_the_door = arrived.clone();
+    let waiting = layer.clone().authorize(move |_request: AuthRequest| {
+        at_the_door.notify_one();
+        pending::<Result<Grant, Denied>>()
+    });
+    let guest = upgrade("/sync", "room=test").body(empty()).unwrap();
+    tokio::spawn(ask(serve(waiting.layer(service_fn(teapot))), guest));
+    arrived.notified().await;
+    layer
 }
 
 /// Checks a refusal's form; its text.
@@ -101,8 +120,7 @@ async fn a_key_that_is_no_nonce_is_refused() {
 
 #[tokio::test]
 async fn over_the_connection_limit_a_client_is_told_to_come_back() {
-    let layer = SyncLayer::new(config().with_max_connections(0));
-    let answer = answer(&layer, || upgrade("/sync", "room=test")).await;
+    let answer = answer(&full().await, || upgrade("/sync", "room=test")).await;
     assert!(text(&answer, StatusCode::SERVICE_UNAVAILABLE).contains("try again"));
     assert!(answer.headers["retry-after"].to_str().unwrap().parse::<u32>().unwrap() > 0);
 }
@@ -132,7 +150,7 @@ async fn a_server_without_upgrades_is_named_as_the_cause() {
 
 #[tokio::test]
 async fn refusals_come_in_order_form_name_place_hook() {
-    let full = SyncLayer::new(config().with_max_connections(0));
+    let full = full().await;
     let closed = layer().authorize(async |_request: AuthRequest| Err::<Grant, _>(Denied::unauthorized("who are you")));
     let bad_name = || upgrade("/sync", "room=a/b").header("x", "y");
     let bad_form = || {

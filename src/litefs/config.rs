@@ -17,6 +17,9 @@
 //! | `request_timeout` | 60 | seconds | for the primary to work on a request, and for a replica to have its answer |
 //! | `reconnect_first` | 0.1 | seconds | before the second attempt to connect; doubles from there |
 //! | `reconnect_longest` | 5 | seconds | between two attempts to connect |
+//!
+//! Numbers and times start at 1 and 0.001, times end at a year and frames at 512 MiB; `link_silence` is more than `link_heartbeat`,
+//! `reconnect_longest` no less than `reconnect_first`. What is not so is refused with a [`ConfigError`] that names the setting.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,9 +30,13 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::{seconds, settings};
+use crate::config_error::{ConfigError, SOME, TIMES, number, time};
 
 /// The least bytes of a secret. What is shorter is tried out from one recorded handshake.
 const MIN_SECRET_BYTES: usize = 16;
+
+/// The largest frame: what is held of requests is counted up to here.
+const LARGEST_FRAME: usize = 512 << 20;
 
 /// How the nodes of a cluster on LiteFS find, trust and bound one another.
 ///
@@ -41,9 +48,14 @@ const MIN_SECRET_BYTES: usize = 16;
 /// assert_eq!(config.address("148e4d"), "148e4d.vm.notes.internal:9000");
 /// # Ok::<(), tower_sqlite_sync::LiteFsSecretError>(())
 /// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Settings", into = "Settings")]
+pub struct LiteFsConfig(Settings);
+
+/// What was set, allowed or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct LiteFsConfig {
+struct Settings {
     #[serde(skip_serializing)]
     secret: Option<LiteFsSecret>,
     app_name: Option<String>,
@@ -68,7 +80,7 @@ pub struct LiteFsConfig {
     reconnect_longest: Duration,
 }
 
-impl Default for LiteFsConfig {
+impl Default for Settings {
     fn default() -> Self {
         Self {
             secret: None,
@@ -91,36 +103,45 @@ impl Default for LiteFsConfig {
 }
 
 impl LiteFsConfig {
+    /// Says whether nodes can work with these settings, each by itself and together. A configuration that serde has read is valid.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that can't be what it is.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.0.validate()
+    }
+
     /// What proves that a node belongs to the cluster. Without it nothing is forwarded.
     #[must_use]
     pub fn secret(&self) -> Option<&LiteFsSecret> {
-        self.secret.as_ref()
+        self.0.secret.as_ref()
     }
 
     /// Sets [`secret`](Self::secret).
     #[must_use]
     pub fn with_secret(mut self, secret: LiteFsSecret) -> Self {
-        self.secret = Some(secret);
+        self.0.secret = Some(secret);
         self
     }
 
     /// The Fly.io app in whose private network the nodes are.
     #[must_use]
     pub fn app_name(&self) -> Option<&str> {
-        self.app_name.as_deref()
+        self.0.app_name.as_deref()
     }
 
     /// Sets [`app_name`](Self::app_name).
     #[must_use]
     pub fn with_app_name(mut self, app_name: impl Into<String>) -> Self {
-        self.app_name = Some(app_name.into());
+        self.0.app_name = Some(app_name.into());
         self
     }
 
     /// Sets the address of the node `id`, which [`address`](Self::address) then gives.
     #[must_use]
     pub fn with_address(mut self, id: impl Into<String>, address: SocketAddr) -> Self {
-        self.addresses.insert(id.into(), address);
+        self.0.addresses.insert(id.into(), address);
         self
     }
 
@@ -130,8 +151,8 @@ impl LiteFsConfig {
     /// [`port`](Self::port) that is the same on all nodes.
     #[must_use]
     pub fn address(&self, id: &str) -> String {
-        let port = self.port;
-        match (self.addresses.get(id), &self.app_name) {
+        let port = self.0.port;
+        match (self.0.addresses.get(id), &self.0.app_name) {
             (Some(address), _) => address.to_string(),
             (None, Some(app)) => format!("{id}.vm.{app}.internal:{port}"),
             (None, None) => match id.parse::<IpAddr>() {
@@ -168,6 +189,47 @@ impl LiteFsConfig {
         reconnect_first, with_reconnect_first: Duration;
         /// The longest time between two attempts to connect to the primary.
         reconnect_longest, with_reconnect_longest: Duration;
+    }
+}
+
+impl Settings {
+    fn validate(&self) -> Result<(), ConfigError> {
+        if self.port == 0 {
+            return Err(ConfigError::new(
+                "port",
+                0,
+                "other nodes have to know it: take the same number on all of them",
+            ));
+        }
+        number("max_frame_bytes", self.max_frame_bytes, "bytes", 1 << 10..=LARGEST_FRAME)?;
+        number("max_links", self.max_links, "connections", SOME)?;
+        number("link_requests", self.link_requests, "requests", SOME)?;
+        number("link_bytes", self.link_bytes, "bytes", SOME)?;
+        number("pending_requests", self.pending_requests, "requests", SOME)?;
+        time("link_heartbeat", self.link_heartbeat, TIMES)?;
+        time("link_silence", self.link_silence, TIMES)?;
+        if self.link_silence <= self.link_heartbeat {
+            let advice = "take more than link_heartbeat, or every connection that has nothing to say is taken for lost";
+            return Err(ConfigError::new("link_silence", self.link_silence.as_secs_f64(), advice));
+        }
+        time("link_handshake_timeout", self.link_handshake_timeout, TIMES)?;
+        time("request_timeout", self.request_timeout, TIMES)?;
+        time("reconnect_first", self.reconnect_first, TIMES)?;
+        time("reconnect_longest", self.reconnect_longest, self.reconnect_first..=*TIMES.end())
+    }
+}
+
+impl TryFrom<Settings> for LiteFsConfig {
+    type Error = ConfigError;
+
+    fn try_from(settings: Settings) -> Result<Self, ConfigError> {
+        settings.validate().map(|()| Self(settings))
+    }
+}
+
+impl From<LiteFsConfig> for Settings {
+    fn from(config: LiteFsConfig) -> Self {
+        config.0
     }
 }
 
@@ -249,5 +311,21 @@ mod tests {
         let config = LiteFsConfig::default().with_link_silence(Duration::from_secs(7));
         assert_eq!(serde_json::from_str::<LiteFsConfig>(r#"{"link_silence": 7}"#).unwrap(), config);
         assert!(serde_json::from_str::<LiteFsConfig>(r#"{"silence": 7}"#).is_err());
+    }
+
+    #[test]
+    fn what_no_cluster_can_work_with_is_refused_by_name() {
+        LiteFsConfig::default().validate().unwrap();
+        let zeros = ["port", "max_frame_bytes", "max_links", "link_requests", "link_bytes", "pending_requests"];
+        let times = ["link_heartbeat", "link_silence", "link_handshake_timeout", "request_timeout"];
+        let reconnects = ["reconnect_first", "reconnect_longest"];
+        let times = times.iter().chain(&reconnects);
+        let endless = times.clone().map(|name| (name, "1e300"));
+        let together = [(&"link_silence", "1"), (&"reconnect_longest", "0.05")];
+        for (name, value) in zeros.iter().chain(times).map(|name| (name, "0")).chain(endless).chain(together) {
+            let text = format!(r#"{{"{name}": {value}}}"#);
+            let error = serde_json::from_str::<LiteFsConfig>(&text).unwrap_err().to_string();
+            assert!(error.starts_with(name) && error.contains("can't be"), "{text}: {error}");
+        }
     }
 }

@@ -93,8 +93,9 @@ impl LiteFs {
     ///
     /// # Errors
     ///
-    /// If the configuration has no secret, or the system no random numbers.
+    /// If the configuration has no secret or [can't work](LiteFsConfig::validate), or the system has no random numbers.
     pub async fn start(folder: impl Into<PathBuf>, config: LiteFsConfig) -> io::Result<Self> {
+        config.validate().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let no_secret = || io::Error::new(io::ErrorKind::InvalidInput, "set the secret that all LiteFS nodes have");
         let secret = config.secret().cloned().ok_or_else(no_secret)?;
         let folder = folder.into();

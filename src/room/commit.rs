@@ -5,6 +5,7 @@ mod set_aside;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use crr::{Crr, Merge, MergeOptions};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -12,10 +13,13 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use super::convert;
 use super::follow::Sight;
 use super::frame::Frame;
+use super::lineage::Lineage;
 use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome, Queued};
 use super::{Parts, RoomName, Surroundings, migration};
 use crate::applied::{AppliedChangeset, Observer};
+use crate::config::SyncConfig;
+use crate::connection::Close;
 use crate::error::Error;
 use crate::quarantine::Quarantine;
 
@@ -37,21 +41,25 @@ pub(super) struct Commit {
     observer: Arc<Observer>,
     quarantine: Arc<Quarantine>,
     max_frame_bytes: usize,
+    busy_timeout: Duration,
     /// SQLite's count of the commits of others, at the last look.
     commits_of_others: AtomicI64,
 }
 
 impl Commit {
-    pub(super) fn new(room: RoomName, parts: Parts, surroundings: &Surroundings, max_frame_bytes: usize) -> Self {
+    pub(super) fn new(room: &RoomName, config: &SyncConfig, parts: &Parts, surroundings: &Surroundings) -> Self {
         let (observer, quarantine) = (surroundings.observer.clone(), surroundings.quarantine.clone());
-        Self { room, parts, observer, quarantine, max_frame_bytes, commits_of_others: AtomicI64::new(0) }
+        let (max_frame_bytes, busy_timeout) = (config.max_frame_bytes(), config.busy_timeout());
+        let (room, parts, commits_of_others) = (room.clone(), parts.clone(), AtomicI64::new(0));
+        Self { room, parts, observer, quarantine, max_frame_bytes, busy_timeout, commits_of_others }
     }
 
     /// Merges what is queued in one transaction. If a changeset is refused, each gets a transaction of its own, so that only the
     /// one at fault fails. (A savepoint for each would cost every batch what only a bad one needs.) Other errors, such as a full
     /// disk or a lock that somebody holds, would meet each of them.
     ///
-    /// Those that clients with another schema have queued are left: their connections are closing, and their changes may not fit.
+    /// Those that clients with another schema have queued are left: their connections are closing, and their changes may not fit. So
+    /// are all if another process has just migrated the room, or made it another site.
     pub(super) fn changesets(&self, conn: &mut Connection, batch: Vec<Queued>) {
         let version = self.parts.schema.borrow().version();
         let changesets: Vec<&Changeset> = batch
@@ -102,40 +110,76 @@ impl Commit {
     /// Migrates the room. From then on nobody is shown anything encoded before.
     pub(super) fn migrate(&self, conn: &mut Connection, resident: &ResidentSchema) -> Result<(), Error> {
         let migrated = migration::migrate(conn, &self.room, resident)?;
+        self.check_file()?;
+        let engine = |error| Error::engine(&self.room, error);
+        // One of them may have done it.
+        if self.have_others_committed(conn).map_err(engine)? {
+            return self.follow(conn).map_err(engine);
+        }
         // In this order: clients with the schema of before leave before there is anything new to see.
         self.parts.schema.send_replace(migrated.schema);
         self.parts.feed.restart(migrated.now);
         Ok(())
     }
 
-    /// Shows what other processes have committed, once it is durable. False if one of them is in the way.
+    /// Shows what other processes have committed, once it is durable. False if one of them may be about to commit: look again.
     pub(super) fn look(&self, conn: &mut Connection) -> Result<bool, Error> {
-        match self.try_look(conn) {
-            Ok(Some(())) => Ok(true),
-            Ok(None) => Err(Error::NoSuchRoom { room: self.room.clone() }),
+        let looked = self.is_nobody_writing(conn).and_then(|is_all| self.follow(conn).map(|()| is_all));
+        match looked {
             Err(error) if error.is_busy() => Ok(false),
-            Err(error) => Err(Error::engine(&self.room, error)),
+            looked => looked.map_err(|error| Error::engine(&self.room, error)),
         }
     }
 
-    /// `None` if the file is no longer a room.
-    fn try_look(&self, conn: &mut Connection) -> crr::Result<Option<()>> {
-        let commits = conn.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+    /// Whether the write lock is free. Whoever holds it has written to the log already, of which the file system told, and will
+    /// end its commit in shared memory, of which nothing tells.
+    fn is_nobody_writing(&self, conn: &mut Connection) -> crr::Result<bool> {
+        conn.busy_timeout(Duration::ZERO)?;
+        let locked = conn.transaction_with_behavior(TransactionBehavior::Immediate).and_then(Transaction::commit);
+        conn.busy_timeout(self.busy_timeout)?;
+        match locked.map_err(crr::Error::from) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_busy() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether other processes have committed since this was last [followed](Self::follow); in a transaction, before it began.
+    fn have_others_committed(&self, conn: &Connection) -> crr::Result<bool> {
+        Ok(commits_of_others(conn)? != self.commits_of_others.load(Ordering::Relaxed))
+    }
+
+    /// Takes over what other processes have committed, and shows it once it is durable.
+    fn follow(&self, conn: &mut Connection) -> crr::Result<()> {
+        let commits = commits_of_others(conn)?;
         if commits == self.commits_of_others.load(Ordering::Relaxed) {
-            return Ok(Some(()));
+            return Ok(());
         }
         let tx = conn.transaction()?;
-        let Some(sight) = Sight::of(&tx)? else { return Ok(None) };
+        let (sight, lineage) = (Sight::of(&tx)?, Lineage::read(&tx)?);
         tx.commit()?;
-        // Another server answers our commit with one of its own, to make it durable. That one needs no answer.
-        if self.is_news(&sight) {
-            sync(conn)?;
+        let Some(sight) = sight else {
+            self.parts.ending.fail(&Error::NoSuchRoom { room: self.room.clone() });
+            return Ok(());
+        };
+        let is_news = self.is_news(&sight);
+        if is_news {
+            crr::file::sync(conn)?;
+        }
+        self.commits_of_others.store(commits, Ordering::Relaxed);
+        if sight.site != self.parts.site {
+            tracing::warn!(room = %self.room, site = %sight.site, "another process has made the room another site");
+            match lineage.includes(self.parts.site) {
+                true => self.parts.ending.end(Close::forked()),
+                // Another database was copied into the file, of which clients may have seen more than it has.
+                false => self.parts.ending.fail(&Error::FileReplaced { room: self.room.clone() }),
+            }
+        } else if is_news {
             tracing::debug!(room = %self.room, now = sight.now, "another process has written");
             self.parts.follow(&sight);
             self.show(conn, sight.now);
         }
-        self.commits_of_others.store(commits, Ordering::Relaxed);
-        Ok(Some(()))
+        Ok(())
     }
 
     fn is_news(&self, sight: &Sight) -> bool {
@@ -153,9 +197,8 @@ impl Commit {
         if verdict == Verdict::RollBack {
             return tx.rollback().map_err(|error| Error::sqlite(&self.room, error));
         }
-        let now = durable_version(tx).map_err(|error| Error::engine(&self.room, error))?;
-        self.show(conn, now);
-        Ok(())
+        let now = last_version(tx).map_err(|error| Error::engine(&self.room, error))?;
+        self.committed(conn, now)
     }
 
     fn alone(&self, conn: &mut Connection, changeset: &Changeset) -> Outcome {
@@ -179,6 +222,11 @@ impl Commit {
 
     fn together(&self, conn: &mut Connection, changesets: &[&Changeset]) -> crr::Result<Vec<Outcome>> {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if self.is_another_room(&tx)? {
+            tx.rollback()?;
+            self.follow(conn)?;
+            return Ok(Vec::new());
+        }
         // A db_version ends with the row that takes it over the bound. Half a frame leaves room for that row.
         let options = MergeOptions::server(self.max_frame_bytes / 2);
         let mut merge = Merge::new(&tx, options)?;
@@ -187,13 +235,52 @@ impl Commit {
             .map(|changeset| merge_one(&tx, &mut merge, changeset))
             .collect::<crr::Result<Vec<_>>>()?;
         if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied(_))) {
-            let now = durable_version(tx)?;
-            self.show(conn, now);
+            let now = last_version(tx)?;
+            if self.committed(conn, now).is_err() {
+                let replaced = || Outcome::Failed(Error::FileReplaced { room: self.room.clone() });
+                return Ok(std::iter::repeat_with(replaced).take(changesets.len()).collect());
+            }
         }
         Ok(outcomes)
     }
 
-    /// Shows the feed what is durable up to `now`.
+    /// Whether another process has just made the room another site, or given it another schema.
+    fn is_another_room(&self, tx: &Transaction<'_>) -> crr::Result<bool> {
+        if !self.have_others_committed(tx)? {
+            return Ok(false);
+        }
+        let sight = Sight::of(tx)?;
+        Ok(sight.is_none_or(|sight| sight.site != self.parts.site || sight.schema != *self.parts.schema.borrow()))
+    }
+
+    /// Shows the feed what we have committed, up to `now`, and what others have.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FileReplaced`] if it went into a file that nobody will find: nothing is shown, and the room ends.
+    fn committed(&self, conn: &mut Connection, now: i64) -> Result<(), Error> {
+        self.check_file()?;
+        let shown = match self.have_others_committed(conn) {
+            Ok(false) => {
+                self.show(conn, now);
+                return Ok(());
+            }
+            // Ours is durable. But without anything to write, it has not made theirs so.
+            Ok(true) => self.follow(conn),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = shown {
+            // What is committed is committed, but it can't be shown.
+            self.parts.ending.fail(&Error::engine(&self.room, error));
+        }
+        Ok(())
+    }
+
+    fn check_file(&self) -> Result<(), Error> {
+        self.parts.check_file().inspect_err(|error| self.parts.ending.fail(error))
+    }
+
+    /// Shows the feed what is durable up to `now`, which holds nothing of others that they were not [followed](Self::follow) in.
     fn show(&self, conn: &mut Connection, now: i64) {
         let shown = self.parts.feed.now();
         if now < shown {
@@ -203,12 +290,22 @@ impl Commit {
         // The usual, small commit is encoded while it is still in the cache. If others wait to be encoded, or this one is large, the
         // connections have it encoded at their pace.
         if now > shown && self.parts.feed.head() == shown {
-            match read_frame(conn, shown, now, self.max_frame_bytes) {
-                Ok(frame) => self.parts.feed.publish(frame),
+            match self.read_frame(conn, shown, now) {
+                Ok(Some(frame)) => self.parts.feed.publish(frame),
+                Ok(None) => {}
                 Err(error) => tracing::warn!(room = %self.room, %error, "what was committed can't be read back yet"),
             }
         }
         self.parts.feed.advance(now);
+    }
+
+    /// `None` if others have committed again: what they replaced may be durable, and what they put there may not be.
+    fn read_frame(&self, conn: &mut Connection, after: i64, upto: i64) -> crr::Result<Option<Frame>> {
+        let tx = conn.transaction()?;
+        let frame = Frame::read(&tx, after, upto, None, self.max_frame_bytes)?;
+        let is_ours = !self.have_others_committed(&tx)?;
+        tx.commit()?;
+        Ok(is_ours.then_some(frame))
     }
 }
 
@@ -234,35 +331,15 @@ fn merge_one(tx: &Transaction<'_>, merge: &mut Merge<'_>, changeset: &Changeset)
     }))
 }
 
-/// Makes durable what other processes have committed, whatever their `synchronous` is. A checkpoint syncs the log, unless there is
-/// a reader in its way; a commit of ours does so in any case.
-fn sync(conn: &mut Connection) -> rusqlite::Result<()> {
-    let all = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-        let (busy, log, checkpointed): (bool, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        Ok(!busy && log == checkpointed)
-    })?;
-    if !all {
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        tx.execute_batch(
-            "CREATE TABLE IF NOT EXISTS crsql_sync_syncs (id INTEGER PRIMARY KEY CHECK (id = 0), count INTEGER NOT NULL);
-             INSERT INTO crsql_sync_syncs VALUES (0, 1) ON CONFLICT DO UPDATE SET count = count + 1;",
-        )?;
-        tx.commit()?;
-    }
-    Ok(())
-}
-
-/// Commits and says up to which db_version everything is durable now. The version is read before the commit: what another process
-/// commits after ours is not synced by it.
-fn durable_version(tx: Transaction<'_>) -> crr::Result<i64> {
+/// Commits and says up to which db_version there is anything. The version is read before the commit: what another process commits
+/// after ours is not made durable by it.
+fn last_version(tx: Transaction<'_>) -> crr::Result<i64> {
     let now = Crr::of(&tx)?.stored_db_version()?;
     tx.commit()?;
     Ok(now)
 }
 
-fn read_frame(conn: &mut Connection, after: i64, upto: i64, max_bytes: usize) -> crr::Result<Frame> {
-    let tx = conn.transaction()?;
-    let frame = Frame::read(&tx, after, upto, None, max_bytes)?;
-    tx.commit()?;
-    Ok(frame)
+/// A number that changes whenever another connection has committed.
+fn commits_of_others(conn: &Connection) -> crr::Result<i64> {
+    Ok(conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
 }

@@ -23,6 +23,11 @@ impl Ending {
         Self { room, reason: OnceLock::new(), went_back: OnceLock::new(), token: CancellationToken::new() }
     }
 
+    /// The room's name.
+    pub(crate) fn room(&self) -> &RoomName {
+        &self.room
+    }
+
     /// Ends the room because it can't go on. The next client that asks for it opens it anew.
     pub(crate) fn fail(&self, error: &Error) {
         tracing::error!(room = %self.room, %error, "room failed");
@@ -30,6 +35,13 @@ impl Ending {
             self.went_back.get_or_init(|| ());
         }
         self.end(error.close());
+    }
+
+    /// Ends the room if its file is not, or no longer, the one that clients know.
+    pub(crate) fn fail_if_replaced(&self, error: &Error) {
+        if let Error::WentBack { .. } | Error::FileReplaced { .. } = error {
+            self.fail(error);
+        }
     }
 
     /// Ends the room.

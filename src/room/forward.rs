@@ -72,8 +72,7 @@ impl Forwarder {
                     });
                 }
                 Job::Write(_, done) => drop(done.send(Err(Error::NotPrimary { room: self.room.clone() }))),
-                // The file of a replica is followed.
-                Job::Look(done) => drop(done.send(Ok(true))),
+                Job::Look(done) => drop(done.send(self.follower.look().await.map(|()| true))),
                 // Replicas read through connections of their own.
                 Job::Read(_) => {}
                 Job::Migrate(resident, done) => {

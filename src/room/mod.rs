@@ -13,6 +13,7 @@ mod convert;
 mod database;
 mod ending;
 mod feed;
+mod file;
 mod follow;
 mod forward;
 mod frame;
@@ -21,8 +22,10 @@ mod lineage;
 mod migration;
 mod name;
 mod outside;
+mod reading;
 mod refused_schemas;
 mod registry;
+mod replaced;
 mod restore;
 mod schema;
 mod staged;
@@ -30,7 +33,7 @@ mod submit;
 mod watcher;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -53,6 +56,7 @@ pub(crate) use self::writer::{Applied, Changeset, Outcome};
 
 use self::database::{Location, ReadConnections, WriteConnection};
 use self::feed::Feed;
+use self::file::OpenFile;
 use self::follow::{Follower, Sight};
 use self::forward::Forwarder;
 use self::large::LargeFrames;
@@ -72,14 +76,10 @@ use crate::store::{Epoch, Home};
 #[derive(Debug)]
 pub(crate) struct Room {
     name: RoomName,
-    site: wire::SiteId,
     lineage: Lineage,
-    /// Changes when the room is migrated.
-    schema: watch::Sender<StoredSchema>,
-    feed: Arc<Feed>,
+    parts: Parts,
     queue: WriterQueue,
     reads: Reads,
-    ending: Arc<Ending>,
     /// And not by another process.
     is_written_here: bool,
     large: LargeFrames,
@@ -137,8 +137,15 @@ impl Room {
         let resident = prepare(name, &location, config, purpose).await?;
         let conn = WriteConnection::open(name, &location, config.busy_timeout()).await?;
         let opened = {
-            let (name, config, purpose) = (name.clone(), config.clone(), purpose.clone());
-            conn.run(move |conn| Opened::read(conn, &name, &config, &purpose, origin, epoch, resident)).await?
+            let (name, config, purpose, location) = (name.clone(), config.clone(), purpose.clone(), location.clone());
+            conn.run(move |conn| {
+                let opened = Opened::read(conn, &name, &config, &purpose, origin, epoch, resident)?;
+                match &location {
+                    Location::File(path) => opened.in_file(&name, path, conn),
+                    Location::Memory => Ok(opened),
+                }
+            })
+            .await?
         };
         let opened = match opened {
             Ok(opened) => opened,
@@ -159,7 +166,7 @@ impl Room {
             && (watch || !poll.is_zero())
         {
             let watched = if watch { surroundings.watcher.watch(&path) } else { None };
-            let outside = Outside::new(name, path, watched, (watch, poll), queue.clone(), parts.ending.clone());
+            let outside = Outside::new(&parts, watched, (watch, poll), queue.clone());
             tokio::spawn(outside.run());
         }
         Ok(Self::of(name, config, opened, parts, queue, reads, true))
@@ -188,13 +195,23 @@ impl Room {
             forward::open(name, &*primary, schema, patience).await?;
         }
         let location = Location::File(path.clone());
-        let exists = blocking(move || Ok(path.exists())).await?;
+        let exists = {
+            let path = path.clone();
+            blocking(move || Ok(path.exists())).await?
+        };
         let missing = || Error::NoSuchRoom { room: name.clone() };
         if !exists {
             return Err(missing());
         }
         let reads = ReadConnections::new(name, &location, config.busy_timeout())?;
-        let opened = reads.run(Opened::look).await?.map_err(|error| Error::engine(name, error))?.ok_or_else(missing)?;
+        let looked = {
+            let name = name.clone();
+            reads.run(move |conn| match Opened::look(conn).map_err(|error| Error::engine(&name, error))? {
+                Some(opened) => opened.in_file(&name, &path, conn).map(Some),
+                None => Ok(None),
+            })
+        };
+        let opened = looked.await??.ok_or_else(missing)?;
         if let Some(schema) = &schema {
             opened.schema.admit(name, schema)?;
         }
@@ -219,13 +236,10 @@ impl Room {
         tracing::info!(room = %name, site = %opened.site, schema = %opened.schema, db_version = opened.now, "room opened");
         Arc::new(Self {
             name: name.clone(),
-            site: opened.site,
             lineage: opened.lineage,
-            schema: parts.schema,
-            feed: parts.feed,
+            parts,
             queue,
             reads,
-            ending: parts.ending,
             is_written_here,
             large: LargeFrames::default(),
             uploads: Arc::new(Semaphore::new(config.fork_uploads().clamp(1, Semaphore::MAX_PERMITS))),
@@ -241,7 +255,7 @@ impl Room {
 
     /// The site id of the room's database, which clients know the server by.
     pub(crate) fn site(&self) -> wire::SiteId {
-        self.site
+        self.parts.site
     }
 
     /// The sites that the database was before.
@@ -261,7 +275,7 @@ impl Room {
 
     /// Whether a room that is open serves that purpose, or does so once it is migrated.
     pub(crate) async fn admit(&self, purpose: &Purpose, config: &SyncConfig) -> Result<(), Error> {
-        let stored = self.schema.borrow().clone();
+        let stored = self.parts.schema.borrow().clone();
         let folder = config.schema_folder().to_owned();
         match purpose.clone() {
             Purpose::Client(wanted) if stored.is_other_version_of(&wanted) => {
@@ -281,7 +295,7 @@ impl Room {
     /// side may name what the other doesn't have.
     pub(crate) async fn outgrown(&self, schema: &WantedSchema) -> Close {
         let refusal = |stored: &StoredSchema| stored.admit(&self.name, schema).err();
-        let mut stored = self.schema.subscribe();
+        let mut stored = self.parts.schema.subscribe();
         let outgrown = stored.wait_for(|stored| refusal(stored).is_some()).await;
         let refused = outgrown.ok().and_then(|stored| refusal(&stored));
         refused.map_or_else(Close::going_away, |error| error.close())
@@ -289,36 +303,22 @@ impl Room {
 
     /// The db_version up to which changes may be shown.
     pub(crate) fn now(&self) -> i64 {
-        self.feed.now()
+        self.parts.feed.now()
     }
 
     /// Wakes whenever [`now`](Self::now) grows.
     pub(crate) fn subscribe(&self) -> watch::Receiver<i64> {
-        self.feed.subscribe()
+        self.parts.feed.subscribe()
     }
 
     /// What the feed has behind db_version `read`, in about one message.
     pub(crate) fn pull(&self, read: i64) -> Pull {
-        self.feed.pull(read, self.max_frame_bytes)
+        self.parts.feed.pull(read, self.max_frame_bytes)
     }
 
     /// Encodes, for all connections, what follows `head`.
     pub(crate) async fn encode(&self, head: i64) -> Result<(), Error> {
-        self.feed.encode(head, async |after, upto| self.read_frame(after, upto, None).await).await
-    }
-
-    /// Reads what follows `after`, up to `upto` at most, without what `exclude` wrote.
-    pub(crate) async fn read_frame(
-        &self,
-        after: i64,
-        upto: i64,
-        exclude: Option<wire::SiteId>,
-    ) -> Result<Arc<Frame>, Error> {
-        let max_bytes = self.max_frame_bytes;
-        let exclude = exclude.map(engine_site);
-        let frame = self.read(move |conn| Frame::read(conn, after, upto, exclude, max_bytes)).await?;
-        let frame = frame.map_err(|error| Error::engine(&self.name, error))?;
-        Ok(if frame.byte_len() > max_bytes { self.large.share(frame) } else { Arc::new(frame) })
+        self.parts.feed.encode(head, async |after, upto| self.read_frame(after, upto, None).await).await
     }
 
     /// What the room has from `site`.
@@ -358,7 +358,7 @@ impl Room {
 
     /// Why and when the room's connections must go.
     pub(crate) fn ending(&self) -> &Ending {
-        &self.ending
+        &self.parts.ending
     }
 
     /// Counts a connection, until what is returned is dropped.
@@ -374,13 +374,18 @@ impl Room {
 
     /// Commits what is queued, closes the database, and leaves nothing in its log.
     pub(crate) async fn close(&self) {
-        self.ending.end(Close::going_away());
+        self.parts.ending.end(Close::going_away());
         if let Reads::Pool(connections) = &self.reads {
             connections.close();
         }
         match self.queue.close().await {
             Ok(()) => tracing::info!(room = %self.name, "room closed"),
             Err(error) => tracing::error!(room = %self.name, %error, "room closed, but its log is not written back"),
+        }
+        // Nobody may have noticed until now.
+        let parts = self.parts.clone();
+        if let Err(error) = blocking(move || parts.check_file()).await {
+            self.parts.ending.fail_if_replaced(&error);
         }
     }
 }
@@ -400,8 +405,11 @@ impl Drop for Connected {
 struct Parts {
     site: wire::SiteId,
     feed: Arc<Feed>,
+    /// Changes when the room is migrated.
     schema: watch::Sender<StoredSchema>,
     ending: Arc<Ending>,
+    /// `None` if the room is in memory.
+    file: Option<Arc<OpenFile>>,
 }
 
 impl Parts {
@@ -411,7 +419,13 @@ impl Parts {
             feed: Arc::new(Feed::new(opened.now, config.feed_window_bytes())),
             schema: watch::Sender::new(opened.schema.clone()),
             ending: Arc::new(Ending::new(name.clone())),
+            file: opened.file.clone(),
         }
+    }
+
+    /// Whether the room's file is still where it was opened. Blocks on the file system.
+    fn check_file(&self) -> Result<(), Error> {
+        self.file.as_ref().map_or(Ok(()), |file| file.check())
     }
 }
 
@@ -421,13 +435,20 @@ struct Opened {
     lineage: Lineage,
     schema: StoredSchema,
     now: i64,
+    file: Option<Arc<OpenFile>>,
 }
 
 impl Opened {
-    /// What a copy says that another process writes. `None` if no schema was applied yet.
+    /// What a file says at one moment. `None` if no schema was applied yet.
     fn look(conn: &Connection) -> crr::Result<Option<Self>> {
         let Some(Sight { site, schema, now }) = Sight::of(conn)? else { return Ok(None) };
-        Ok(Some(Self { site, lineage: Lineage::read(conn)?, schema, now }))
+        Ok(Some(Self { site, lineage: Lineage::read(conn)?, schema, now, file: None }))
+    }
+
+    /// The same, with the file that `conn` has open.
+    fn in_file(self, room: &RoomName, path: &Path, conn: &Connection) -> Result<Self, Error> {
+        let file = OpenFile::of(room, path, conn)?;
+        Ok(Self { file: Some(Arc::new(file)), ..self })
     }
 
     fn read(
@@ -451,21 +472,17 @@ impl Opened {
                 "the room's database is an earlier one than its clients knew: it has become another site"
             );
         }
-        let schema = match stored {
+        match stored {
             Some(stored) => match purpose {
                 Purpose::Client(wanted) if stored.is_other_version_of(wanted) => {
                     let resident = ResidentSchema::read_version(config.schema_folder(), wanted)?;
-                    migration::migrate(conn, room, &resident)?.schema
+                    migration::migrate(conn, room, &resident)?;
                 }
-                Purpose::Client(wanted) => {
-                    stored.admit(room, wanted)?;
-                    stored
-                }
-                Purpose::Existing => stored,
+                Purpose::Client(wanted) => stored.admit(room, wanted)?,
+                Purpose::Existing => {}
                 Purpose::Create(name) => {
                     let resident = ResidentSchema::read(config.schema_folder(), name.clone())?;
                     stored.admit(room, &resident.stamp())?;
-                    stored
                 }
             },
             None => {
@@ -475,19 +492,18 @@ impl Opened {
                     (None, Purpose::Create(name)) => ResidentSchema::read(config.schema_folder(), name.clone())?,
                     (None, Purpose::Existing) => return Err(Error::NoSuchRoom { room: room.clone() }),
                 };
-                schema::apply(conn, room, &resident)?
+                schema::apply(conn, room, &resident)?;
             }
-        };
+        }
         if let Some(epoch) = epoch {
             lineage::enter(conn, epoch).map_err(sqlite)?;
         }
-        let crr = crr::Crr::of(conn).map_err(engine)?;
-        let now = crr.stored_db_version().map_err(engine)?;
-        let site = convert::wire_site(crr.site_id().map_err(engine)?);
-        let lineage = Lineage::read(conn).map_err(sqlite)?;
-        // What another process left in the log may not be synced yet; a checkpoint syncs it before it is shown.
-        conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(sqlite)?;
-        Ok(Self { site, lineage, schema, now })
+        let tx = conn.transaction().map_err(sqlite)?;
+        let opened = Self::look(&tx).map_err(engine)?.ok_or_else(|| Error::NoSuchRoom { room: room.clone() })?;
+        tx.commit().map_err(sqlite)?;
+        // What another process has committed may not be durable yet.
+        crr::file::sync(conn).map_err(engine)?;
+        Ok(opened)
     }
 }
 

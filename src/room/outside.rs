@@ -1,21 +1,20 @@
 //! What other processes write into a room's file, while the room is open.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use super::watcher::Watched;
 use super::writer::WriterQueue;
-use super::{Ending, RoomName};
+use super::{Parts, blocking};
 use crate::error::Error;
 
 /// The least time between two looks: our own commits are told of, too.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// How soon a look is repeated that could not be finished, because another process held a lock.
-const RETRY: Duration = Duration::from_millis(100);
+/// How soon, and how late, a look is repeated while another process is about to commit. What it writes is told of before the
+/// commit can be seen, and the commit itself is not.
+const RETRIES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
 /// How often a file is looked into that should be watched and can't be.
 const UNWATCHED: Duration = Duration::from_secs(1);
@@ -23,34 +22,28 @@ const UNWATCHED: Duration = Duration::from_secs(1);
 /// Has the room's writer look into the file when something may have been written.
 #[derive(Debug)]
 pub(super) struct Outside {
-    room: RoomName,
-    path: PathBuf,
-    /// Which file it was when the room was opened.
-    identity: Option<Identity>,
+    parts: Parts,
     watched: Option<Watched>,
     poll: Option<Duration>,
     queue: WriterQueue,
-    ending: Arc<Ending>,
 }
 
 impl Outside {
     /// `watched` is `None` if the file can't be watched, or need not.
     pub(super) fn new(
-        room: &RoomName,
-        path: PathBuf,
+        parts: &Parts,
         watched: Option<Watched>,
         (watch, poll): (bool, Duration),
         queue: WriterQueue,
-        ending: Arc<Ending>,
     ) -> Self {
         let fallback = (watch && watched.is_none()).then_some(UNWATCHED);
         let poll = Some(poll).filter(|poll| !poll.is_zero()).or(fallback);
-        Self { room: room.clone(), identity: Identity::of(&path).ok(), path, watched, poll, queue, ending }
+        Self { parts: parts.clone(), watched, poll, queue }
     }
 
     /// Works until the room ends.
     pub(super) async fn run(mut self) {
-        let ending = self.ending.clone();
+        let ending = self.parts.ending.clone();
         tokio::select! {
             () = ending.wait() => {}
             () = self.look_again_and_again() => {}
@@ -60,16 +53,10 @@ impl Outside {
     async fn look_again_and_again(&mut self) {
         // At once: what was committed between opening the room and watching its file, nothing tells of.
         loop {
-            if let Err(error) = self.check().await {
-                return self.ending.fail(&error);
-            }
-            loop {
-                match self.queue.look().await {
-                    Ok(true) => break,
-                    Ok(false) => sleep(RETRY).await,
-                    Err(Error::GoingAway) => return,
-                    Err(error) => return self.ending.fail(&error),
-                }
+            match self.look().await {
+                Ok(()) => {}
+                Err(Error::GoingAway) => return,
+                Err(error) => return self.parts.ending.fail(&error),
             }
             sleep(INTERVAL).await;
             self.next().await;
@@ -101,32 +88,15 @@ impl Outside {
         }
     }
 
-    /// Whether the file is still the one that was opened: what is written into another one, nobody would find.
-    async fn check(&self) -> Result<(), Error> {
-        let path = self.path.clone();
-        let identity = tokio::task::spawn_blocking(move || Identity::of(&path).ok()).await;
-        match identity {
-            Ok(identity) if identity == self.identity => Ok(()),
-            Ok(_) => Err(Error::FileReplaced { room: self.room.clone() }),
-            Err(_) => Err(Error::GoingAway),
+    /// Has the writer look until there is no more to come.
+    async fn look(&self) -> Result<(), Error> {
+        let parts = self.parts.clone();
+        blocking(move || parts.check_file()).await?;
+        let mut delay = RETRIES.0;
+        while !self.queue.look().await? {
+            sleep(delay).await;
+            delay = delay.saturating_mul(2).min(RETRIES.1);
         }
-    }
-}
-
-/// What tells a file from another one at its path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity(u64, u64);
-
-impl Identity {
-    #[cfg(unix)]
-    fn of(path: &Path) -> std::io::Result<Self> {
-        use std::os::unix::fs::MetadataExt;
-        path.metadata().map(|metadata| Self(metadata.dev(), metadata.ino()))
-    }
-
-    /// Elsewhere, an open file can't be replaced.
-    #[cfg(not(unix))]
-    fn of(path: &Path) -> std::io::Result<Self> {
-        path.metadata().map(|_| Self(0, 0))
+        Ok(())
     }
 }

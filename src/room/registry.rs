@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::refused_schemas::RefusedSchemas;
+use super::replaced::Replaced;
 use super::{Origin, Purpose, Room, RoomName, Surroundings};
 use crate::applied::Observer;
 use crate::config::SyncConfig;
@@ -29,6 +30,7 @@ pub(crate) struct Registry {
     slots: Mutex<Option<HashMap<RoomName, Arc<Slot>>>>,
     places: Arc<Semaphore>,
     refused_schemas: RefusedSchemas,
+    replaced: Replaced,
     surroundings: Surroundings,
 }
 
@@ -105,6 +107,7 @@ impl Registry {
             slots: Mutex::new(Some(HashMap::new())),
             places,
             refused_schemas: RefusedSchemas::default(),
+            replaced: Replaced::default(),
             surroundings: Surroundings::default(),
         }
     }
@@ -134,19 +137,17 @@ impl Registry {
         loop {
             let slot = self.slot(name)?;
             let mut state = slot.lock().await;
-            let mut origin = Origin::Same;
             if let State::Open(open) = &*state {
                 if !open.room.ending().has_ended() {
                     open.room.admit(purpose, &self.config).await?;
                     return Ok(Lease::new(open));
                 }
                 // It failed. Its connections are leaving by themselves; the next open tries again.
-                origin = open.room.ending().origin();
-                open.room.close().await;
+                self.shut(&open.room).await;
                 *state = State::Vacant;
             }
             if matches!(*state, State::Vacant) {
-                return self.open_in(&mut state, name, purpose, origin).await;
+                return self.open_in(&mut state, name, purpose, Origin::Same).await;
             }
         }
     }
@@ -186,7 +187,7 @@ impl Registry {
                 State::Retired => continue,
                 State::Open(open) => {
                     open.room.ending().end(close);
-                    open.room.close().await;
+                    self.shut(&open.room).await;
                 }
                 State::Vacant => {}
             }
@@ -233,7 +234,7 @@ impl Registry {
             let mut state = slot.lock().await;
             if let State::Open(open) = &*state {
                 let room = open.room.clone();
-                room.close().await;
+                self.shut(&room).await;
                 self.retire(room.name(), &mut state);
             }
         };
@@ -246,16 +247,43 @@ impl Registry {
         let close = async |slot: Arc<Slot>| {
             let mut state = slot.lock().await;
             if let State::Open(open) = &*state {
-                open.room.close().await;
+                self.shut(&open.room).await;
             }
             *state = State::Retired;
         };
         stream::iter(slots.into_values()).for_each_concurrent(CLOSING_AT_ONCE, close).await;
+        // Nobody remembers them any longer.
+        let fork = async |room| self.fork_closed(&room).await;
+        stream::iter(self.replaced.take()).for_each_concurrent(CLOSING_AT_ONCE, fork).await;
+    }
+
+    /// Closes a room, whose slot's lock is held. If its file is not, or may not be, the one that clients knew, the next open forks it.
+    async fn shut(&self, room: &Room) {
+        room.close().await;
+        if room.ending().origin() == Origin::Earlier && !self.replaced.remember(room.name()) {
+            self.fork_closed(room.name()).await;
+        }
+    }
+
+    /// Makes a room that is closed, and can't be opened meanwhile, another site.
+    async fn fork_closed(&self, name: &RoomName) {
+        let home @ Home::File { .. } = self.home(name) else { return };
+        let (purpose, origin) = (Purpose::Existing, Origin::Earlier);
+        match Room::open(name, home, &self.config, &purpose, origin, &self.surroundings).await {
+            Ok(room) => room.close().await,
+            // A file that is there later is not known to be an earlier one.
+            Err(Error::NoSuchRoom { .. }) => {}
+            Err(error) => {
+                tracing::error!(room = %name, %error, "the room's file was replaced, and could not be forked")
+            }
+        }
     }
 
     async fn open(&self, name: &RoomName, purpose: &Purpose, origin: Origin) -> Result<Open, Error> {
         let place = self.place().await?;
+        let origin = if self.replaced.includes(name) { Origin::Earlier } else { origin };
         let room = Room::open(name, self.home(name), &self.config, purpose, origin, &self.surroundings).await?;
+        self.replaced.forget(name);
         let usage = Usage { users: 0, left: Instant::now() };
         Ok(Open { room, usage: watch::Sender::new(usage), _place: place })
     }
@@ -285,7 +313,7 @@ impl Registry {
         let Some((_, mut state)) = idle.min_by_key(|(left, _)| *left) else { return false };
         if let State::Open(open) = &*state {
             let room = open.room.clone();
-            room.close().await;
+            self.shut(&room).await;
             self.retire(room.name(), &mut state);
         }
         true
@@ -314,7 +342,7 @@ impl Registry {
                     if !open.usage.borrow().is_idle() {
                         continue;
                     }
-                    room.close().await;
+                    self.shut(&room).await;
                     self.retire(room.name(), &mut state);
                 }
                 _ => {}

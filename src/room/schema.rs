@@ -2,9 +2,16 @@
 //!
 //! A schema's version is not a number that grows but the hash of its text, so that client and server agree on a version
 //! exactly when they have the same text.
+//!
+//! A schema file may be in the middle of being written: most tools cut it to nothing and then write it in pieces. Each piece is
+//! another schema with a version of its own, and whoever says that he has that version would have a room made or migrated by it,
+//! with tables missing or dropped. So a text counts only once its file is left alone, an empty one never does, and neither
+//! does one without anything to sync. That leaves a writer who pauses for long, between two statements; one who renames the
+//! finished file into place can't be met half-way.
 
 use std::fmt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tower_sqlite_sync_wire::schema_version;
@@ -18,6 +25,13 @@ const UNKNOWN_VERSION: i64 = 0;
 
 /// The longest schema name, in bytes.
 const MAX_NAME: usize = 128;
+
+/// How long ago a file was written that may be in the middle of it. There are file systems that tell time in steps of 2 seconds.
+const JUST_NOW: Duration = Duration::from_secs(3);
+
+/// How long a file that was just written is left alone before it is looked at again, and how often.
+const PAUSE: Duration = Duration::from_millis(100);
+const LOOKS: usize = 20;
 
 /// A file name in the schema folder: letters, digits, `_`, `-` and `.`, not starting with a dot, and not a number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -69,18 +83,75 @@ pub(crate) struct ResidentSchema {
 }
 
 impl ResidentSchema {
-    /// Reads the file of that name. Blocks on the file system.
+    /// Reads the file of that name, once nobody writes it. Blocks on the file system.
     pub(crate) fn read(folder: &Path, name: SchemaName) -> Result<Self, Error> {
-        let bytes = std::fs::read(folder.join(name.as_str())).map_err(|error| Error::SchemaUnknown {
-            schema: name.to_string(),
-            reason: match error.kind() {
-                std::io::ErrorKind::NotFound => "put a file of that name into the server's schema folder".to_owned(),
-                kind => format!("the file can't be read ({kind})"),
-            },
+        Self::look(folder, name)?.settled(folder, || std::thread::sleep(PAUSE))?.with_crrs()
+    }
+
+    /// The same, if its version is the one wanted. One that is not is refused at once: there may be many who want it, every second.
+    pub(crate) fn read_version(folder: &Path, wanted: &WantedSchema) -> Result<Self, Error> {
+        let seen = Self::look(folder, wanted.name.clone())?.of_version(wanted)?;
+        seen.settled(folder, || std::thread::sleep(PAUSE))?.of_version(wanted)?.with_crrs()
+    }
+
+    /// Reads the file as it is at this moment.
+    fn look(folder: &Path, name: SchemaName) -> Result<Self, Error> {
+        let unknown = |reason: String| Error::SchemaUnknown { schema: name.to_string(), reason };
+        let bytes = std::fs::read(folder.join(name.as_str())).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                unknown("put a file of that name into the server's schema folder".to_owned())
+            }
+            kind => unknown(format!("the file can't be read ({kind})")),
         })?;
         // What clients hash is the text as JavaScript decodes it: a byte-order mark stays, bad bytes become U+FFFD.
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Self { version: schema_version(&text), name, text })
+        let schema = Self { version: schema_version(&text), name: name.clone(), text };
+        if schema.sql().trim().is_empty() {
+            return Err(unknown("its file is empty: write the schema's text into it".to_owned()));
+        }
+        Ok(schema)
+    }
+
+    /// Looks again until the text is the same after a `pause`, unless the file has been left alone for a while.
+    fn settled(self, folder: &Path, mut pause: impl FnMut()) -> Result<Self, Error> {
+        let mut seen = self;
+        for _ in 0..LOOKS {
+            if !was_just_written(&folder.join(seen.name.as_str())) {
+                return Ok(seen);
+            }
+            pause();
+            let again = Self::look(folder, seen.name.clone())?;
+            if again.text == seen.text {
+                return Ok(seen);
+            }
+            seen = again;
+        }
+        let reason = "its file is being written all the time: try again later".to_owned();
+        Err(Error::SchemaUnknown { schema: seen.name.to_string(), reason })
+    }
+
+    /// Refuses a text that makes nothing that could be synced, by running it in a database of its own. If it can't be run, whoever
+    /// applies it says why.
+    fn with_crrs(self) -> Result<Self, Error> {
+        let tables = || -> crr::Result<Vec<String>> {
+            let scratch = Connection::open_in_memory()?;
+            let crr = crr::load(&scratch)?;
+            scratch.execute_batch(self.sql())?;
+            crr.tables()
+        };
+        if tables().is_ok_and(|tables| tables.is_empty()) {
+            let reason = "it makes no table a CRR (SELECT crsql_as_crr('table')): is its text complete?".to_owned();
+            return Err(Error::SchemaUnknown { schema: self.name.to_string(), reason });
+        }
+        Ok(self)
+    }
+
+    fn of_version(self, wanted: &WantedSchema) -> Result<Self, Error> {
+        if self.version == wanted.version {
+            return Ok(self);
+        }
+        let (wanted, resident) = (wanted.version, self.version);
+        Err(Error::SchemaNotResident { schema: self.name, wanted, resident })
     }
 
     /// A schema that no file has.
@@ -99,20 +170,14 @@ impl ResidentSchema {
     pub(crate) fn sql(&self) -> &str {
         self.text.trim_start_matches('\u{feff}')
     }
+}
 
-    /// The file, if its version is the one wanted. Blocks on the file system.
-    pub(crate) fn read_version(folder: &Path, wanted: &WantedSchema) -> Result<Self, Error> {
-        let resident = Self::read(folder, wanted.name.clone())?;
-        if resident.version == wanted.version {
-            Ok(resident)
-        } else {
-            Err(Error::SchemaNotResident {
-                schema: wanted.name.clone(),
-                wanted: wanted.version,
-                resident: resident.version,
-            })
-        }
-    }
+/// Whether that may be so: if the file system doesn't say, it may.
+fn was_just_written(file: &Path) -> bool {
+    let Ok(written) = file.metadata().and_then(|metadata| metadata.modified()) else { return true };
+    // The clock may be behind the one of the file system.
+    let ago = SystemTime::now().duration_since(written).unwrap_or_else(|ahead| ahead.duration());
+    ago < JUST_NOW
 }
 
 /// The schema that a client says it has.
@@ -132,14 +197,10 @@ pub(crate) struct StoredSchema {
 impl StoredSchema {
     /// Reads `crsql_master`; `None` if no schema was applied yet.
     pub(crate) fn read(conn: &Connection) -> rusqlite::Result<Option<Self>> {
-        let value = |key: &str| {
-            conn.query_row(
-                "SELECT CAST(value AS TEXT), CAST(value AS INTEGER) FROM crsql_master WHERE key = ?1",
-                [key],
-                |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)),
-            )
-            .optional()
-        };
+        let sql = "SELECT CAST(value AS TEXT), CAST(value AS INTEGER) FROM crsql_master WHERE key = ?1";
+        let mut value = conn.prepare_cached(sql)?;
+        let mut value =
+            |key: &str| value.query_row([key], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))).optional();
         let Some((name, _)) = value("schema_name")? else { return Ok(None) };
         let version = value("schema_version")?.map_or(UNKNOWN_VERSION, |(_, version)| version);
         Ok(Some(Self { name, version }))
@@ -256,12 +317,71 @@ mod tests {
         assert_eq!(tables, 0);
     }
 
+    /// A folder with a schema file that was just written, and its name.
+    fn folder(text: &str) -> (tempfile::TempDir, SchemaName) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("main.sql"), text).unwrap();
+        (folder, SchemaName::parse("main.sql").unwrap())
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_counts_once_it_is_left_alone() {
+        const WHOLE: &str = "CREATE TABLE foo (a); CREATE TABLE bar (b);";
+        let mut begun = 10;
+        let (folder, name) = folder(&WHOLE[..begun]);
+        let write_on = || {
+            begun = (begun + 15).min(WHOLE.len());
+            std::fs::write(folder.path().join("main.sql"), &WHOLE[..begun]).unwrap();
+        };
+        let seen = ResidentSchema::look(folder.path(), name).unwrap();
+        assert_eq!(seen.settled(folder.path(), write_on).unwrap().text, WHOLE);
+    }
+
+    #[test]
+    fn a_file_that_is_never_left_alone_is_refused_in_the_end() {
+        let (folder, name) = folder("SELECT 0");
+        let mut pauses = 0;
+        let write_on = || {
+            pauses += 1;
+            std::fs::write(folder.path().join("main.sql"), format!("SELECT {pauses}")).unwrap();
+        };
+        let seen = ResidentSchema::look(folder.path(), name).unwrap();
+        let error = seen.settled(folder.path(), write_on).unwrap_err();
+        assert!(error.to_string().contains("being written"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_was_left_alone_for_a_while_is_not_waited_for() {
+        let (folder, name) = folder("SELECT 1");
+        let file = std::fs::File::options().write(true).open(folder.path().join("main.sql")).unwrap();
+        for time in [SystemTime::now() - 2 * JUST_NOW, SystemTime::now() + 2 * JUST_NOW, SystemTime::UNIX_EPOCH] {
+            file.set_modified(time).unwrap();
+            let seen = ResidentSchema::look(folder.path(), name.clone()).unwrap();
+            seen.settled(folder.path(), || panic!("nothing to wait for")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_text_with_nothing_to_sync_is_no_schema_whoever_asks() {
+        let empty = ["", "\n \t", "\u{feff}\r\n"].map(|text| (text, "is empty"));
+        let part =
+            ["-- Tables:", "CREATE TABLE foo (a INTEGER PRIMARY KEY NOT NULL);"].map(|text| (text, "no table a CRR"));
+        for (text, what) in empty.into_iter().chain(part) {
+            let (folder, name) = folder(text);
+            let wanted = WantedSchema { name: name.clone(), version: schema_version(text) };
+            for read in
+                [ResidentSchema::read_version(folder.path(), &wanted), ResidentSchema::read(folder.path(), name)]
+            {
+                let error = read.unwrap_err();
+                assert!(error.is_about_the_schema() && error.to_string().contains(what), "{error}");
+            }
+        }
+    }
+
     #[test]
     fn the_file_must_have_the_version_that_the_client_has() {
-        let folder = tempfile::tempdir().unwrap();
-        let text = "CREATE TABLE foo (a);";
-        std::fs::write(folder.path().join("main.sql"), text).unwrap();
-        let name = SchemaName::parse("main.sql").unwrap();
+        let text = "CREATE TABLE foo (a PRIMARY KEY NOT NULL); SELECT crsql_as_crr('foo')";
+        let (folder, name) = folder(text);
         let wanted = WantedSchema { name: name.clone(), version: schema_version(text) };
         assert_eq!(ResidentSchema::read_version(folder.path(), &wanted).unwrap().version, wanted.version);
 

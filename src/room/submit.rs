@@ -47,7 +47,7 @@ impl Submitted {
             Some(Outcome::Gap(position)) => Ok(Verdict::Gap(convert::engine_position(position))),
             Some(Outcome::Failed(error @ Error::Changeset { .. })) => Ok(Verdict::Refused(error.close().to_refusal())),
             Some(Outcome::Failed(error)) => Err(error),
-            None if self.room.ending.has_ended() => Err(Error::GoingAway),
+            None if self.room.parts.ending.has_ended() => Err(Error::GoingAway),
             None => Ok(Verdict::Refused(Close::schema("the room has another version of the schema").to_refusal())),
         }
     }

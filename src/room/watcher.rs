@@ -40,9 +40,12 @@ pub(crate) struct Watched {
 impl Watcher {
     /// Watches a database file and those beside it. `None` if the system can't.
     pub(crate) fn watch(self: &Arc<Self>, file: &Path) -> Option<Watched> {
-        // Events come with the folder's real path.
-        let folder = file.parent()?.canonicalize().ok()?;
-        let file = folder.join(file.file_name()?);
+        // Events come with the folder's real path. What SQLite writes beside a file is where the file really is, not a link to it.
+        let file = match file.canonicalize() {
+            Ok(file) => file,
+            Err(_) => file.parent()?.canonicalize().ok()?.join(file.file_name()?),
+        };
+        let folder = file.parent()?.to_owned();
         let mut folders = locked(&self.folders);
         let watcher = folders.watcher.get_or_insert_with(|| start(self.files.clone())).as_mut()?;
         // Watching a folder twice is watching it once.

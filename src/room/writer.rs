@@ -71,7 +71,7 @@ pub(super) enum Job {
     Write(WriteJob, oneshot::Sender<Result<(), Error>>),
     /// A read; memory rooms have no other connection to read from.
     Read(Box<dyn FnOnce(&mut Connection) + Send>),
-    /// Look for what other processes have written; answers whether the look was finished.
+    /// Look for what other processes have written; answers whether none of them is about to commit.
     Look(oneshot::Sender<Result<bool, Error>>),
     Migrate(ResidentSchema, oneshot::Sender<Result<(), Error>>),
     Close(oneshot::Sender<Result<(), Error>>),
@@ -110,7 +110,7 @@ pub(crate) struct WriterQueue {
 impl WriterQueue {
     /// A queue, and where the work in it comes out.
     pub(super) fn new(room: &RoomName, config: &SyncConfig) -> (Self, mpsc::Receiver<Job>) {
-        let (send, jobs) = mpsc::channel(config.queue_changesets().max(1));
+        let (send, jobs) = mpsc::channel(config.queue_changesets().clamp(1, Semaphore::MAX_PERMITS));
         let max_bytes = config.queue_bytes().clamp(1, MAX_WEIGHT);
         let queue = Self {
             jobs: send,
@@ -177,7 +177,7 @@ impl WriterQueue {
         result.map_err(|source| Error::sqlite(&self.room, source))
     }
 
-    /// Shows what other processes have written. False if one of them is in the way: look again.
+    /// Shows what other processes have committed. False if one of them may be about to commit: look again.
     pub(super) async fn look(&self) -> Result<bool, Error> {
         let (done, looked) = oneshot::channel();
         self.jobs.send(Job::Look(done)).await.map_err(|_| Error::GoingAway)?;
@@ -220,8 +220,7 @@ impl Writer {
         surroundings: &Surroundings,
     ) -> (Self, WriterQueue) {
         let (queue, jobs) = WriterQueue::new(room, config);
-        let max_frame_bytes = config.max_frame_bytes();
-        let commit = Arc::new(Commit::new(room.clone(), parts.clone(), surroundings, max_frame_bytes));
+        let commit = Arc::new(Commit::new(room, config, parts, surroundings));
         (Self { conn, jobs, commit, ending: parts.ending.clone() }, queue)
     }
 

@@ -99,6 +99,23 @@ async fn the_first_client_with_the_new_version_migrates_a_room_that_nobody_has_o
 }
 
 #[tokio::test]
+async fn a_file_that_is_about_to_be_written_migrates_no_room_whoever_has_its_version() {
+    let (server, author) = server().await;
+    for (text, why) in [("", "is empty"), ("-- Tables:\n", "no table a CRR"), ("CREATE TABLE a (b);", "no table a CRR")]
+    {
+        server.publish(text);
+        let mut early = announce(&server, 2, text, &[]).await;
+        refused(&server, &mut early, why).await;
+    }
+    assert_eq!(server.rows("r", ROWS).await, ["1|2|3"]);
+    assert_eq!(server.rows("r", STAMP).await, stamp(V1));
+    assert_eq!(server.connections("r"), 1);
+    server.publish(V2);
+    join(&server, 2, V2, &[]).await;
+    drop(author);
+}
+
+#[tokio::test]
 async fn a_room_is_migrated_while_others_are_connected_and_they_are_told_to_get_the_new_schema() {
     let (server, mut author) = server().await;
     let mut reader = join(&server, 2, V1, &[]).await;

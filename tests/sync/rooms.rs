@@ -253,6 +253,8 @@ async fn the_application_makes_reads_and_writes_rooms_and_lists_them() {
     assert!(matches!(server.rooms.write("none", |_| Ok(())).await, Err(Error::NoSuchRoom { .. })));
     assert!(matches!(server.rooms.create_room("r", "none.sql").await, Err(Error::SchemaUnknown { .. })));
     assert!(matches!(server.rooms.create_room("../r", "main.sql").await, Err(Error::RoomName(_))));
+    std::fs::write(server.folder.path().join("schemas/begun.sql"), "").unwrap();
+    assert!(matches!(server.rooms.create_room("r", "begun.sql").await, Err(Error::SchemaUnknown { .. })));
     assert!(!server.folder.path().join("dbs").exists(), "nothing was made");
 
     server.rooms.create_room("r", "main.sql").await.unwrap();

@@ -230,6 +230,7 @@ mod changes_vtab;
 mod clset;
 mod digest;
 mod error;
+pub mod file;
 mod fractional;
 mod functions;
 mod hooks;
@@ -333,6 +334,18 @@ impl<'c> Crr<'c> {
     /// The highest version in storage, what the transaction under way has written included.
     pub fn stored_db_version(&self) -> Result<i64> {
         self.engine.stored_version()
+    }
+
+    /// Raises the version to at least `to`, without a change: what is written next has a higher one.
+    ///
+    /// For a database of which peers may have seen versions that it doesn't have, because it wasn't synced before the power failed.
+    /// Peers that follow by [`stored_db_version`](Self::stored_db_version) see nothing between.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ClockExhausted`] above 2^53, and if SQLite can't write.
+    pub fn raise_db_version(&self, to: i64) -> Result<()> {
+        self.engine.raise_stored_version(to)
     }
 
     /// The names of the CRRs.

@@ -31,6 +31,18 @@ impl Crr<'_> {
             .execute(params![site.as_bytes().as_slice(), to.db_version, to.seq])?;
         Ok(())
     }
+
+    /// Forgets how far `site` was seen, as if it had never been heard of: what it sends next starts from the beginning.
+    ///
+    /// For a site whose database went back in time: it uses versions again that were received from it before, for other changes.
+    pub fn forget_position(&self, site: SiteId) -> Result<()> {
+        let _writes = self.engine.own_writes();
+        self.engine
+            .db()
+            .prepare_cached("DELETE FROM main.crsql_tracked_peers WHERE site_id = ?1 AND tag = 0 AND event = 0")?
+            .execute([site.as_bytes().as_slice()])?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -56,6 +68,12 @@ mod tests {
             crr.set_position(site, to).unwrap();
             assert_eq!(crr.position(site).unwrap(), then);
         }
-        assert_eq!(crr.position(SiteId::from_bytes([8; 16])).unwrap(), at(0, 0));
+        let other = SiteId::from_bytes([8; 16]);
+        assert_eq!(crr.position(other).unwrap(), at(0, 0));
+        crr.set_position(other, at(3, 0)).unwrap();
+        crr.forget_position(site).unwrap();
+        assert_eq!((crr.position(site).unwrap(), crr.position(other).unwrap()), (at(0, 0), at(3, 0)));
+        crr.set_position(site, at(2, 0)).unwrap();
+        assert_eq!(crr.position(site).unwrap(), at(2, 0));
     }
 }

@@ -36,6 +36,59 @@ pub(crate) fn content_stamp(conn: &Connection) -> Result<u32> {
     if code == ffi::SQLITE_OK { Ok(stamp) } else { Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)) }
 }
 
+/// Whether the main database's file is no longer at its path. A database without a file stays where it is.
+pub(crate) fn has_moved(conn: &Connection) -> Result<bool> {
+    let mut moved: c_int = 0;
+    // SAFETY: the handle is open as long as `conn` is; the schema name is a C string; for this operation a file writes one int
+    // to the pointer and doesn't keep it.
+    let code = unsafe {
+        ffi::sqlite3_file_control(
+            conn.handle(),
+            c"main".as_ptr(),
+            ffi::SQLITE_FCNTL_HAS_MOVED,
+            (&raw mut moved).cast::<c_void>(),
+        )
+    };
+    match code {
+        ffi::SQLITE_OK => Ok(moved != 0),
+        // A file system that doesn't know this operation, such as that of databases in memory.
+        ffi::SQLITE_NOTFOUND | ffi::SQLITE_ERROR => Ok(false),
+        code => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)),
+    }
+}
+
+/// Has the system write the main database's file to the disk.
+pub(crate) fn sync_database(conn: &Connection) -> Result<()> {
+    sync_file(conn, ffi::SQLITE_FCNTL_FILE_POINTER)
+}
+
+/// Has the system write the main database's log to the disk, or its journal if it has no log.
+pub(crate) fn sync_log(conn: &Connection) -> Result<()> {
+    sync_file(conn, ffi::SQLITE_FCNTL_JOURNAL_POINTER)
+}
+
+fn sync_file(conn: &Connection, which: c_int) -> Result<()> {
+    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+    // SAFETY: the handle is open as long as `conn` is; the schema name is a C string; for these two operations SQLite writes one
+    // pointer to the pointer, to a file that lives as long as the connection, or null.
+    let code =
+        unsafe { ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), which, (&raw mut file).cast::<c_void>()) };
+    if code != ffi::SQLITE_OK || file.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the file is SQLite's, as above. It has no methods if it isn't open.
+    let methods = unsafe { (*file).pMethods };
+    if methods.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the methods of an open file are a constant table of the file system that opened it.
+    let Some(sync) = (unsafe { (*methods).xSync }) else { return Ok(()) };
+    // SAFETY: the file is open. Nobody uses it at the same time: only this connection does, and a `Connection` can't be shared
+    // between threads.
+    let code = unsafe { sync(file, ffi::SQLITE_SYNC_NORMAL) };
+    if code == ffi::SQLITE_OK { Ok(()) } else { Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)) }
+}
+
 /// Whether this connection is in a transaction that writes to the main database.
 ///
 /// rusqlite offers this with the bindings of its own SQLite only; the function is older than that.

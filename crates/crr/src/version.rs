@@ -123,6 +123,22 @@ impl Engine {
         self.read_version()
     }
 
+    /// Has storage say that no version up to `to` is free. The key is the one under which the reference keeps the version when
+    /// it compacts clock tables, so that it keeps to it as well.
+    pub(crate) fn raise_stored_version(&self, to: i64) -> Result<()> {
+        if to > MAX_VERSION {
+            return Err(Error::ClockExhausted);
+        }
+        let _writes = self.own_writes();
+        self.db()
+            .prepare_cached(
+                "INSERT INTO main.crsql_master (key, value) VALUES ('pre_compact_dbversion', ?1)
+                 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE CAST(value AS INTEGER) < excluded.value",
+            )?
+            .execute([to])?;
+        Ok(())
+    }
+
     fn read_version(&self) -> Result<i64> {
         let compacted: Option<i64> = self
             .db()

@@ -462,6 +462,25 @@ fn a_reading_that_stopped_early_does_not_keep_the_connection_busy() {
     b.conn.close().map_err(|(_, error)| error).unwrap();
 }
 
+#[test]
+fn a_version_that_was_raised_is_not_used_again_by_anybody() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Connection::open(folder.path().join("db")).unwrap();
+    let a = Site::on(open(), site("A"), FOO);
+    a.run("INSERT INTO foo VALUES(1,2,3)");
+    a.crr().raise_db_version(1000).unwrap();
+    assert_eq!((a.crr().stored_db_version().unwrap(), a.crr().db_version().unwrap()), (1000, 1000));
+    a.crr().raise_db_version(10).unwrap();
+    assert_eq!(a.crr().stored_db_version().unwrap(), 1000, "it never goes back");
+    let b = open();
+    crr::load(&b).unwrap();
+    b.execute_batch("UPDATE foo SET b = 9").unwrap();
+    assert_eq!(crr::Crr::of(&b).unwrap().db_version().unwrap(), 1001);
+    a.run("UPDATE foo SET b = 10");
+    assert_eq!(a.crr().db_version().unwrap(), 1002);
+    assert!(a.crr().raise_db_version((1 << 53) + 1).is_err());
+}
+
 fn merge_natively(target: &Site, lines: &str) {
     let tx = target.transaction();
     merge_within(target, lines);

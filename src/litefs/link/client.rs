@@ -53,7 +53,7 @@ pub(crate) struct PrimaryLink {
 impl PrimaryLink {
     /// A link to nobody, until it is [told](Self::retarget) of a primary.
     pub(crate) fn new(secret: LiteFsSecret, config: LiteFsConfig) -> Self {
-        let (queue, queued) = mpsc::channel(config.pending_requests().max(1));
+        let (queue, queued) = mpsc::channel(config.pending_requests().clamp(1, Semaphore::MAX_PERMITS));
         let (primary, address) = watch::channel(None);
         let caller = Caller { secret, config: config.clone(), queue: queued, log: LogLimit::default() };
         Self {

@@ -127,7 +127,7 @@ where
     async fn work(self: Arc<Self>, stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let (read, write) = stream.into_split();
-        let (answers, outgoing) = mpsc::channel(self.config.link_requests().max(1));
+        let (answers, outgoing) = mpsc::channel(self.config.link_requests().clamp(1, Semaphore::MAX_PERMITS));
         // Dropped on every way out, and the handlers in it.
         let mut handlers = JoinSet::new();
         let mut sending = std::pin::pin!(self.send_answers(write, outgoing));

@@ -8,13 +8,13 @@ use std::iter::Peekable;
 use std::path::Path;
 
 use crr::{Crr, Merge, MergeOptions};
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tower_sqlite_sync_wire as wire;
 
 use super::super::convert;
 use super::super::staged::Staged;
 use super::super::writer::{Applied, Changeset, Outcome};
-use super::{Commit, durable_version};
+use super::{Commit, last_version};
 use crate::error::Error;
 use crate::quarantine::{Order, Refused};
 
@@ -122,7 +122,7 @@ impl Commit {
         let mut rest = Versions::of(&changeset.changes);
         loop {
             let moves = aside.is_empty();
-            let run = self.merge_run(conn, changeset, rest.clone(), moves).map_err(engine)?;
+            let run = self.merge_run(conn, changeset, rest.clone(), moves)?;
             let (fitting, error) = match run {
                 Run::Merged(merged) => {
                     progress.add(&merged);
@@ -132,7 +132,7 @@ impl Commit {
                 Run::Refused(fitting, error) => (fitting, error),
             };
             if fitting > 0 {
-                match self.merge_run(conn, changeset, rest.clone().take(fitting), moves).map_err(engine)? {
+                match self.merge_run(conn, changeset, rest.clone().take(fitting), moves)? {
                     Run::Merged(merged) => progress.add(&merged),
                     // It could a moment ago.
                     Run::Refused(_, error) => return Err(engine(error)),
@@ -162,7 +162,7 @@ impl Commit {
                 source,
             })?;
         }
-        self.move_position(conn, changeset.sender, end).map_err(engine)?;
+        self.move_position(conn, changeset.sender, end)?;
         if let Some(error) = stopped {
             return Ok(Done::UpTo(end, error));
         }
@@ -182,10 +182,11 @@ impl Commit {
         changeset: &Changeset,
         versions: impl Iterator<Item = Version<'a>>,
         moves: bool,
-    ) -> crr::Result<Run> {
+    ) -> Result<Run, Error> {
+        let engine = |error| Error::engine(&self.room, error);
         let sender = convert::engine_site(changeset.sender);
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut merge = Merge::new(&tx, MergeOptions::server(self.max_frame_bytes / 2))?;
+        let tx = self.begin(conn)?;
+        let mut merge = Merge::new(&tx, MergeOptions::server(self.max_frame_bytes / 2)).map_err(engine)?;
         let mut progress = Progress { db_version: self.parts.feed.now(), ..Progress::default() };
         let mut position = crr::Position::default();
         for (at, version) in versions.enumerate() {
@@ -198,24 +199,36 @@ impl Commit {
                 }),
                 // What is in the transaction is dropped with it.
                 Err(error) if error.is_refused() => return Ok(Run::Refused(at, error)),
-                Err(error) => return Err(error),
+                Err(error) => return Err(engine(error)),
             }
             position = position.max(crr::Position { db_version: version.db_version, seq: 0 });
         }
         if moves {
-            Crr::of(&tx)?.set_position(sender, position)?;
+            Crr::of(&tx).and_then(|crr| crr.set_position(sender, position)).map_err(engine)?;
         }
-        let now = durable_version(tx)?;
-        self.show(conn, now);
+        let now = last_version(tx).map_err(engine)?;
+        self.committed(conn, now)?;
         Ok(Run::Merged(progress))
     }
 
-    fn move_position(&self, conn: &mut Connection, sender: wire::SiteId, to: wire::Position) -> crr::Result<()> {
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        Crr::of(&tx)?.set_position(convert::engine_site(sender), convert::engine_position(to))?;
-        let now = durable_version(tx)?;
-        self.show(conn, now);
-        Ok(())
+    fn move_position(&self, conn: &mut Connection, sender: wire::SiteId, to: wire::Position) -> Result<(), Error> {
+        let engine = |error| Error::engine(&self.room, error);
+        let (sender, to) = (convert::engine_site(sender), convert::engine_position(to));
+        let tx = self.begin(conn)?;
+        Crr::of(&tx).and_then(|crr| crr.set_position(sender, to)).map_err(engine)?;
+        let now = last_version(tx).map_err(engine)?;
+        self.committed(conn, now)
+    }
+
+    /// A transaction, unless another process has made something else of the room: the writer finds that out with its next one.
+    fn begin<'c>(&self, conn: &'c mut Connection) -> Result<Transaction<'c>, Error> {
+        let engine = |error| Error::engine(&self.room, error);
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate);
+        let tx = tx.map_err(|error| Error::sqlite(&self.room, error))?;
+        match self.is_another_room(&tx).map_err(engine)? {
+            false => Ok(tx),
+            true => Err(Error::GoingAway),
+        }
     }
 }
 

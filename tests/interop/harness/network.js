@@ -29,6 +29,8 @@ export class Network {
 
   /** Frames in order: `{ socket, from: 'client' | 'server', message, sender?, since?, count?, bytes }`. */
   transcript = [];
+  /** Changes that came so far, and the bytes of the messages with them. */
+  downloaded = { changes: 0, bytes: 0 };
   /** How the sockets ended, in order: `{ socket, code, reason }`. */
   closes = [];
   /** What went wrong below the WebSocket: a refused upgrade, a lost connection. */
@@ -107,7 +109,11 @@ export class Network {
   }
 
   record(socket, from, data) {
-    this.transcript.push({ socket, from, ...summary(data) });
+    const frame = { socket, from, ...summary(data) };
+    if (from === 'server' && frame.message === 'Changes') {
+      this.downloaded = { changes: this.downloaded.changes + frame.count, bytes: this.downloaded.bytes + frame.bytes };
+    }
+    this.transcript.push(frame);
     if (this.transcript.length > TRANSCRIPT_LENGTH) this.transcript.shift();
   }
 }

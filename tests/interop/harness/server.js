@@ -48,15 +48,20 @@ export class SyncServer {
     return running.has(this.#child);
   }
 
-  /** Starts on a free port the first time, and on the same port again after a stop. */
-  async start() {
+  /**
+   * Starts on a free port the first time, and on the same port again after a stop.
+   * @param {object} [options]
+   * @param {string[]} [options.fork] the rooms whose files are earlier ones than their clients knew
+   */
+  async start({ fork = [] } = {}) {
     const binary = process.env.SYNC_SERVER;
     assert.ok(binary, 'SYNC_SERVER has to name the example server: `cargo xtask interop` builds it and sets it');
     assert.ok(!this.isRunning, 'the server is running already');
 
     const address = this.#base ? new URL(this.#base).host : '127.0.0.1:0';
     const log = openSync(this.#logFile, 'a');
-    const child = spawn(binary, ['--listen', address, ...this.#arguments], {
+    const forks = fork.flatMap((room) => ['--fork', room]);
+    const child = spawn(binary, ['--listen', address, ...this.#arguments, ...forks], {
       stdio: ['ignore', 'pipe', log],
       env: { ...process.env, RUST_LOG: this.#logLevel, NO_COLOR: '1' },
     });
