@@ -159,8 +159,8 @@ pub enum Error {
         refusal: Refusal,
     },
 
-    /// A room in memory has no file that could be an earlier one.
-    #[error("room {room} lives in memory: it has no file to fork")]
+    /// A room in memory has no file that could be an earlier one, or be replaced.
+    #[error("room {room} lives in memory: it has no file")]
     NoFile {
         /// The room.
         room: RoomName,
@@ -171,6 +171,24 @@ pub enum Error {
     Damaged {
         /// The room.
         room: RoomName,
+    },
+
+    /// A file can't be put in the place of a room's database.
+    #[error("the file can't be room {room}: {reason}")]
+    UnfitFile {
+        /// The room.
+        room: RoomName,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// Nothing of the client was refused that could be set aside.
+    #[error("room {room}: no changes of site {site} are refused here")]
+    NotRefused {
+        /// The room.
+        room: RoomName,
+        /// The client.
+        site: crr::SiteId,
     },
 
     /// The room's database is behind what its clients were shown: the file was replaced or went back in time.
@@ -229,9 +247,11 @@ impl Error {
                 Some(Fault::System) | None => Close::internal("the room's database failed; the server's log says why"),
             },
             Self::Damaged { .. } => Close::damaged(),
-            Self::Io { .. } | Self::Unusable { .. } | Self::Panicked { .. } => {
-                Close::internal("the room's database failed; the server's log says why")
-            }
+            Self::Io { .. }
+            | Self::Unusable { .. }
+            | Self::UnfitFile { .. }
+            | Self::NotRefused { .. }
+            | Self::Panicked { .. } => Close::internal("the room's database failed; the server's log says why"),
         }
     }
 

@@ -163,7 +163,7 @@ impl SyncHandle {
     /// file; nobody downloads again what it has. Without this, clients that have seen later db_versions than the file has would
     /// miss what is written under the same ones.
     ///
-    /// Replace the file while the room is closed (the server is stopped, or nobody is connected and `room_idle` has passed), remove
+    /// [`restore`](Self::restore) does all of that for a file that is put back. By hand: replace the file while the room is closed (the server is stopped, or nobody is connected and `room_idle` has passed), remove
     /// what SQLite may have left beside the former one (`-wal`, `-shm`: it would take them for the new one's), and call this
     /// before the first client connects. The example server does so for each `--fork ROOM`. A file that is replaced while its room
     /// is open is noticed, and the room forks by itself.
@@ -195,7 +195,11 @@ impl SyncHandle {
         self.hub.shut_down().await;
     }
 
-    fn name(&self, room: &str) -> Result<RoomName, Error> {
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    pub(crate) fn name(&self, room: &str) -> Result<RoomName, Error> {
         let parsed =
             if self.hub.config().wide_room_names() { RoomName::parse_wide(room) } else { RoomName::parse(room) };
         Ok(parsed?)

@@ -1,5 +1,7 @@
 //! One transaction of a room's writer: from changesets, or an application's closure, to a durable commit that the feed shows.
 
+mod set_aside;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,12 +17,13 @@ use super::frame::Frame;
 use super::lineage::Lineage;
 use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome, Queued};
-use super::{Origin, Parts, RoomName, migration};
+use super::{Origin, Parts, RoomName, Surroundings, migration};
 use crate::Durability;
 use crate::applied::{AppliedChangeset, Observer};
 use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
+use crate::quarantine::Quarantine;
 
 /// A transaction of the application.
 pub(super) type WriteJob = Box<dyn FnOnce(&Transaction<'_>) -> Verdict + Send>;
@@ -38,6 +41,7 @@ pub(super) struct Commit {
     room: RoomName,
     parts: Parts,
     observer: Arc<Observer>,
+    quarantine: Arc<Quarantine>,
     max_frame_bytes: usize,
     busy_timeout: Duration,
     durability: Durability,
@@ -46,11 +50,12 @@ pub(super) struct Commit {
 }
 
 impl Commit {
-    pub(super) fn new(room: &RoomName, config: &SyncConfig, parts: &Parts, observer: Arc<Observer>) -> Self {
+    pub(super) fn new(room: &RoomName, config: &SyncConfig, parts: &Parts, surroundings: &Surroundings) -> Self {
+        let (observer, quarantine) = (surroundings.observer.clone(), surroundings.quarantine.clone());
         let (max_frame_bytes, busy_timeout) = (config.max_frame_bytes(), config.busy_timeout());
         let (room, parts, commits_of_others) = (room.clone(), parts.clone(), AtomicI64::new(0));
         let durability = config.durability();
-        Self { room, parts, observer, max_frame_bytes, busy_timeout, durability, commits_of_others }
+        Self { room, parts, observer, quarantine, max_frame_bytes, busy_timeout, durability, commits_of_others }
     }
 
     /// Merges what is queued in one transaction. If a changeset is refused, each gets a transaction of its own, so that only the
@@ -75,9 +80,15 @@ impl Commit {
                 tracing::debug!(room = %self.room, changesets = changesets.len(), %error, "batch rolled back, merging one by one");
                 changesets.iter().map(|changeset| self.alone(conn, changeset)).collect()
             }
-            Err(error) => self.failed(error, changesets.len()),
+            Err(error) => match changesets[..] {
+                [only] if error.is_refused() => vec![self.refused(conn, only, error)],
+                _ => self.failed(error, changesets.len()),
+            },
         };
         for (changeset, outcome) in changesets.into_iter().zip(outcomes) {
+            if let Outcome::Applied(Applied { position, .. }) = outcome {
+                self.quarantine.applied(&self.room, convert::engine_site(changeset.sender), position.db_version);
+            }
             let applied = self.applied(changeset, &outcome);
             // A connection that is gone no longer asks.
             drop(changeset.reply.send(outcome));
@@ -214,7 +225,11 @@ impl Commit {
     }
 
     fn alone(&self, conn: &mut Connection, changeset: &Changeset) -> Outcome {
-        let outcomes = self.together(conn, &[changeset]).unwrap_or_else(|error| self.failed(error, 1));
+        let outcomes = match self.together(conn, &[changeset]) {
+            Ok(outcomes) => outcomes,
+            Err(error) if error.is_refused() => return self.refused(conn, changeset, error),
+            Err(error) => self.failed(error, 1),
+        };
         outcomes.into_iter().next().unwrap_or(Outcome::Failed(Error::GoingAway))
     }
 

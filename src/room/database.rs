@@ -179,7 +179,7 @@ fn has_damaged_log(conn: &Connection, file: &Path) -> rusqlite::Result<bool> {
 }
 
 /// A file of another application must not become a room by the accident of its name.
-fn refuse_foreign(conn: &Connection) -> rusqlite::Result<()> {
+pub(super) fn refuse_foreign(conn: &Connection) -> rusqlite::Result<()> {
     let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema) AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'crsql_master')";
     if conn.query_row(sql, [], |row| row.get(0))? {
         return Err(rusqlite::Error::SqliteFailure(

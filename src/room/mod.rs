@@ -9,6 +9,7 @@
 
 mod announced;
 mod arrival;
+mod backup;
 mod commit;
 mod convert;
 mod damaged;
@@ -30,7 +31,9 @@ mod reading;
 mod refused_schemas;
 mod registry;
 mod replaced;
+mod restore;
 mod schema;
+mod staged;
 mod submit;
 mod watcher;
 mod writer;
@@ -47,7 +50,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tower_sqlite_sync_wire as wire;
 
 pub(crate) use self::announced::Standing;
-pub(crate) use self::convert::engine_site;
+pub(crate) use self::convert::{engine_site, wire_site};
 pub(crate) use self::ending::Ending;
 pub(crate) use self::feed::Pull;
 pub(crate) use self::frame::{Frame, Selection};
@@ -78,6 +81,7 @@ use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
 use crate::primary::Primary;
+use crate::quarantine::Quarantine;
 use crate::store::{Epoch, Home};
 
 /// How often a writer is interrupted that is given up: it may be between two statements.
@@ -108,6 +112,8 @@ pub(crate) struct Room {
 pub(crate) struct Surroundings {
     /// Who is told of what clients write.
     pub(crate) observer: Arc<Observer>,
+    /// Whose changes can't be applied.
+    pub(crate) quarantine: Arc<Quarantine>,
     watcher: Arc<Watcher>,
     ledgers: Ledgers,
 }
@@ -183,7 +189,7 @@ impl Room {
         };
         let interrupter = Some(conn.interrupter().clone());
         let parts = Parts { interrupter, ..Parts::new(name, config, &opened) };
-        let (writer, queue) = Writer::new(conn, name, config, &parts, surroundings.observer.clone());
+        let (writer, queue) = Writer::new(conn, name, config, &parts, surroundings);
         tokio::spawn(writer.run());
         let (watch, poll) = (config.watch_files(), config.poll_files());
         if let Location::File(path) = location
@@ -653,6 +659,8 @@ fn check_integrity(conn: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Runs what blocks on the file system.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::GoingAway))
 }

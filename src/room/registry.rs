@@ -17,6 +17,7 @@ use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
 use crate::fault::Fault;
+use crate::quarantine::Quarantine;
 use crate::store::{Home, RoomStore};
 
 /// Rooms that a shutdown closes at a time: each waits for the disk, not for the processor.
@@ -120,6 +121,11 @@ impl Registry {
         &self.surroundings.observer
     }
 
+    /// Whose changes can't be applied.
+    pub(crate) fn quarantine(&self) -> &Quarantine {
+        &self.surroundings.quarantine
+    }
+
     /// The room of that name, opened if it is not open yet.
     pub(crate) async fn enter(self: &Arc<Self>, name: &RoomName, purpose: &Purpose) -> Result<Lease, Error> {
         let Purpose::Client(schema) = purpose else { return self.find_or_open(name, purpose).await };
@@ -168,6 +174,31 @@ impl Registry {
             if matches!(*state, State::Vacant) {
                 return self.open_in(&mut state, name, &Purpose::Existing, Origin::Earlier).await.map(drop);
             }
+        }
+    }
+
+    /// Closes the room if it is open, and lets nobody open it while `work` goes on.
+    pub(super) async fn while_closed<T>(
+        &self,
+        name: &RoomName,
+        close: Close,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Error> {
+        loop {
+            let slot = self.slot(name)?;
+            let mut state = slot.lock().await;
+            match &*state {
+                State::Retired => continue,
+                State::Open(open) => {
+                    open.room.ending().end(close);
+                    self.shut(&open.room).await;
+                }
+                State::Vacant => {}
+            }
+            *state = State::Vacant;
+            let done = work.await;
+            self.retire(name, &mut state);
+            return Ok(done);
         }
     }
 
@@ -320,7 +351,11 @@ impl Registry {
         true
     }
 
-    fn home(&self, name: &RoomName) -> Home {
+    pub(super) fn config(&self) -> &SyncConfig {
+        &self.config
+    }
+
+    pub(super) fn home(&self, name: &RoomName) -> Home {
         if name.is_in_memory() { Home::Memory } else { self.store.home(name) }
     }
 

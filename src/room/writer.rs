@@ -15,8 +15,7 @@ use tower_sqlite_sync_wire as wire;
 use super::commit::{Commit, Verdict, WriteJob};
 use super::database::WriteConnection;
 use super::schema::ResidentSchema;
-use super::{Ending, Parts, RoomName};
-use crate::applied::Observer;
+use super::{Ending, Parts, RoomName, Surroundings};
 use crate::config::SyncConfig;
 use crate::error::Error;
 
@@ -228,10 +227,10 @@ impl Writer {
         room: &RoomName,
         config: &SyncConfig,
         parts: &Parts,
-        observer: Arc<Observer>,
+        surroundings: &Surroundings,
     ) -> (Self, WriterQueue) {
         let (queue, jobs) = WriterQueue::new(room, config);
-        let commit = Arc::new(Commit::new(room, config, parts, observer));
+        let commit = Arc::new(Commit::new(room, config, parts, surroundings));
         (Self { conn, jobs, commit, ending: parts.ending.clone() }, queue)
     }
 

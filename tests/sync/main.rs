@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
+mod backup;
 mod closing;
 mod convergence;
 mod durability;
@@ -14,6 +15,7 @@ mod migration;
 mod numbers;
 mod observing;
 mod outside;
+mod quarantine;
 mod rooms;
 mod session;
 mod stores;

@@ -367,7 +367,7 @@ fn fetch(engine: &Engine, run: &mut Run, entries: &[Entry]) -> crate::Result<boo
     let mut statement = engine.db().prepare_cached(&table.sql.keyed_row)?;
     let mut rows = statement.query([first.key])?;
     let Some(row) = rows.next()? else { return Ok(false) };
-    pack_key(table, row, &mut run.pk)?;
+    pack_key(table, &mut run.pk, |at| Ok(row.get_ref(at)?))?;
     for entry in entries {
         run.values.push(entry.value(table, row)?.into());
     }

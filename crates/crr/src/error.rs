@@ -212,6 +212,21 @@ impl Error {
         )
     }
 
+    /// The table of the change that is to blame, as the change names it; of a table that can't become a CRR, its name.
+    pub fn table(&self) -> Option<&str> {
+        match self {
+            Error::Unsuitable { table, .. }
+            | Error::Unorderable { table, .. }
+            | Error::UnknownTable { table }
+            | Error::UnknownColumn { table, .. }
+            | Error::MalformedKey { table, .. }
+            | Error::OutOfBounds { table, .. }
+            | Error::Constraint { table, .. }
+            | Error::MissingRow { table } => Some(table),
+            _ => None,
+        }
+    }
+
     /// Whether another connection's lock is all that is in the way. Later it may work.
     pub fn is_busy(&self) -> bool {
         let primary = self.sqlite_code().map(|code| code & 0xff);

@@ -59,6 +59,7 @@ pub(crate) fn register(conn: &Connection, engine: &SharedEngine) -> rusqlite::Re
     with("crsql_get_seq", 0, innocuous | deterministic, |engine, _| Ok(Value::Integer(engine.clock.seq())))?;
     with("crsql_increment_and_get_seq", 0, innocuous, |engine, _| Ok(Value::Integer(engine.clock.take_seq()?)))?;
     with("crsql_rows_impacted", 0, innocuous, |engine, _| Ok(Value::Integer(engine.rows_impacted.get())))?;
+    with("crsql_digest", -1, ordinary, digest)?;
     with("crsql_pack_columns", -1, ordinary, pack_columns)?;
     with("crsql_as_crr", -1, ordinary | deterministic, as_crr)?;
     with("crsql_as_table", 1, ordinary, as_table)?;
@@ -106,6 +107,17 @@ fn pack_columns(_: &Engine, context: &Context<'_>) -> Result<Value> {
         packer.push(context.get_raw(at)).ok_or_else(|| misuse("a column is longer than 4 GiB"))?;
     }
     Ok(Value::Blob(packed))
+}
+
+/// `crsql_digest([table])`
+fn digest(engine: &Engine, context: &Context<'_>) -> Result<Value> {
+    let misuse = |reason| Error::Misuse { function: "crsql_digest", reason };
+    let digest = match context.len() {
+        0 => engine.digest()?,
+        1 => engine.table_digest(context.get_raw(0).as_str().map_err(|_| misuse("the table's name isn't a text"))?)?,
+        _ => return Err(misuse("it takes one table, or none for all")),
+    };
+    Ok(Value::Blob(digest.as_bytes().to_vec()))
 }
 
 fn as_crr(engine: &Engine, context: &Context<'_>) -> Result<Value> {

@@ -164,6 +164,7 @@
 //! | `local` | tracking local writes |
 //! | `read`, `spill` | changes in the order of versions; versions too large to be held |
 //! | `merge` | changes of others: checked, decided a row at a time, written |
+//! | `digest` | whether two copies hold the same |
 //! | `value`, `pack`, `unpack_vtab` | the order of values, columns' affinity, packed keys |
 //! | `peers`, `settings` | what is kept about other sites, and settings |
 //!
@@ -227,6 +228,7 @@ mod callback;
 mod change;
 mod changes_vtab;
 mod clset;
+mod digest;
 mod error;
 pub mod file;
 mod fractional;
@@ -257,6 +259,7 @@ mod version;
 use rusqlite::Connection;
 
 pub use crate::change::{Change, ChangesQuery};
+pub use crate::digest::Digest;
 pub use crate::error::{Error, Result};
 pub use crate::fractional::key_between;
 pub use crate::merge::{Merge, MergeOptions, Merged};

@@ -71,7 +71,7 @@ fn read(engine: &Engine, query: &ChangesQuery, each: &mut dyn FnMut(Change<'_>) 
             };
             let mut rows = statement.query([first.key])?;
             let Some(row) = rows.next()? else { continue };
-            pack_key(&table, row, &mut pk)?;
+            pack_key(&table, &mut pk, |at| Ok(row.get_ref(at)?))?;
             for entry in run {
                 let site_id = scan.site(engine, entry.ordinal)?.and_then(SiteId::from_slice);
                 if each(entry.change(&table, &pk, entry.value(&table, row)?, site_id)).is_break() {
@@ -84,13 +84,17 @@ fn read(engine: &Engine, query: &ChangesQuery, each: &mut dyn FnMut(Change<'_>) 
     Ok(())
 }
 
-/// Packs the key of a row of [`keyed_row`](crate::table::TableSql::keyed_row).
-pub(crate) fn pack_key(table: &Table, row: &Row<'_>, pk: &mut Vec<u8>) -> Result<()> {
+/// Packs the key of a row, of whose columns `column` is asked.
+pub(crate) fn pack_key<'r>(
+    table: &Table,
+    pk: &mut Vec<u8>,
+    column: impl Fn(usize) -> Result<ValueRef<'r>>,
+) -> Result<()> {
     let unfit = || Error::DamagedFile { reason: "a primary key is too large" };
     pk.clear();
     let mut packer = Packer::new(pk, u8::try_from(table.keys.len()).map_err(|_| unfit())?);
     for at in 0..table.keys.len() {
-        packer.push(row.get_ref(at)?).ok_or_else(unfit)?;
+        packer.push(column(at)?).ok_or_else(unfit)?;
     }
     Ok(())
 }

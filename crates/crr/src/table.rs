@@ -57,6 +57,8 @@ pub(crate) struct TableSql {
     pub(crate) known: String,
     /// lookaside key → col_name, col_version, db_version, site_id, seq of its entries
     pub(crate) entries: String,
+    /// lookaside key, col_name, col_version of all entries, a row's together
+    pub(crate) all_entries: String,
     /// key… → the columns of the row
     pub(crate) row: String,
     /// key… → deletes the row
@@ -281,6 +283,7 @@ impl TableSql {
             ),
             insert_key: format!("INSERT OR IGNORE INTO {lookaside} ({key_list}) VALUES ({key_params})"),
             entries: format!("SELECT col_name, col_version, db_version, site_id, seq FROM {clock} WHERE key = ?1"),
+            all_entries: format!("SELECT key, col_name, col_version FROM {clock} ORDER BY key"),
             row: format!("SELECT {column_list} FROM {base} WHERE {key_is}"),
             delete_row: format!("DELETE FROM {base} WHERE {key_is}"),
             delete_entries: format!("DELETE FROM {clock} WHERE key = ?1"),

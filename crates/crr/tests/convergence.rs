@@ -483,9 +483,11 @@ impl Network {
     fn assert_equal(&self) {
         let expected = self.rows(&self.sites[0]);
         let cells = self.cells(&self.sites[0]);
+        let digest = self.sites[0].crr().digest().unwrap();
         for site in &self.sites[1..] {
             assert_eq!(self.rows(site), expected, "rows");
             assert_eq!(self.cells(site), cells, "clocks");
+            assert_eq!(site.crr().digest().unwrap(), digest, "digests");
         }
     }
 

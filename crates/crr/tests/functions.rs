@@ -27,7 +27,14 @@ fn functions_may_be_called_from_where_the_reference_allows_it() {
         "crsql_sha",
         "crsql_site_id",
     ];
-    let ordinary = ["crsql_as_crr", "crsql_as_table", "crsql_automigrate", "crsql_config_set", "crsql_pack_columns"];
+    let ordinary = [
+        "crsql_as_crr",
+        "crsql_as_table",
+        "crsql_automigrate",
+        "crsql_config_set",
+        "crsql_digest",
+        "crsql_pack_columns",
+    ];
     let direct_only = ["crsql_begin_alter", "crsql_commit_alter", "crsql_finalize", "crsql_fract_as_ordered"];
     let deterministic =
         ["crsql_as_crr", "crsql_config_get", "crsql_fract_key_between", "crsql_get_seq", "crsql_sha", "crsql_site_id"];

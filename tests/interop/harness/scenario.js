@@ -7,6 +7,7 @@ import { Client } from './client.js';
 import { clocks, contents } from './contents.js';
 import { converged } from './convergence.js';
 import { DatabaseFile } from './database-file.js';
+import { digest } from './digest.js';
 import { SyncServer } from './server.js';
 
 const LOG_LINES_SHOWN = 60;
@@ -89,15 +90,17 @@ class Stage {
     await this.assertFile(room, everyone);
   }
 
-  /** The room's file holds the same rows and the same clocks as the clients. The server must have stopped. */
+  /** The room's file holds the same rows and the same clocks as the clients, and so do the digests say. The server must have stopped. */
   async assertFile(room, clients) {
     const file = await DatabaseFile.open(this.file(room));
     try {
       const rows = await contents(file);
       const clock = await clocks(file);
+      const expected = await digest(file);
       for (const client of clients) {
         assert.deepEqual(await contents(client), rows, `${client.name} and the server's file hold the same rows`);
         assert.deepEqual(await clocks(client), clock, `${client.name} and the server's file hold the same clocks`);
+        assert.equal(await digest(client), expected, `${client.name} and the server's file have the same digest`);
       }
     } finally {
       await file.close();

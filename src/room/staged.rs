@@ -1,0 +1,106 @@
+//! Files that come to their place whole or not at all.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What SQLite may leave beside a database.
+pub(super) const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// A file that is being made beside its place. It vanishes unless it gets there.
+#[derive(Debug)]
+pub(super) struct Staged {
+    path: PathBuf,
+    place: PathBuf,
+}
+
+impl Staged {
+    /// A name for the file, which nothing has yet. It starts with a dot: no room has such a name.
+    pub(super) fn beside(place: &Path) -> io::Result<Self> {
+        if place.file_name().is_none() {
+            return Err(io::ErrorKind::InvalidFilename.into());
+        }
+        let random = getrandom::u64().map_err(io::Error::other)?;
+        Ok(Self { path: place.with_file_name(format!(".{random:016x}.partial")), place: place.to_owned() })
+    }
+
+    /// Where it is being made.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the file in its place, where it takes that of another one at once. When this returns, it outlives a power loss.
+    pub(super) fn settle(self, permissions: Option<Permissions>) -> io::Result<()> {
+        if let Some(permissions) = permissions {
+            fs::set_permissions(&self.path, permissions)?;
+        }
+        File::open(&self.path)?.sync_all()?;
+        fs::rename(&self.path, &self.place)?;
+        sync_folder(&self.place)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // After it has settled, there is nothing. And if it can't be removed, nothing takes it for more than it is.
+        drop(fs::remove_file(&self.path));
+        for suffix in BESIDE {
+            drop(fs::remove_file(beside(&self.path, suffix)));
+        }
+    }
+}
+
+/// The name of a file that SQLite keeps beside a database.
+pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Makes durable which files there are around `path`.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()?;
+    }
+    // Elsewhere folders can't be opened, and need not be synced.
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_takes_the_place_of_another_one_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("place");
+        fs::write(&place, "old").unwrap();
+        let staged = Staged::beside(&place).unwrap();
+        fs::write(staged.path(), "new").unwrap();
+        assert_eq!(fs::read_to_string(&place).unwrap(), "old");
+        staged.settle(None).unwrap();
+        assert_eq!(fs::read_to_string(&place).unwrap(), "new");
+        assert_eq!(names(folder.path()), ["place"]);
+    }
+
+    #[test]
+    fn what_does_not_get_to_its_place_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let staged = Staged::beside(&folder.path().join("place")).unwrap();
+        fs::write(staged.path(), "half").unwrap();
+        for suffix in BESIDE {
+            fs::write(beside(staged.path(), suffix), "half").unwrap();
+        }
+        drop(staged);
+        assert_eq!(names(folder.path()), [""; 0]);
+        assert!(Staged::beside(Path::new("/")).is_err());
+    }
+}
