@@ -7,6 +7,7 @@
 //! | `schema_folder` | `./schemas` | path | the schema files that clients may ask for |
 //! | `path` | `^/sync(/\|$)` | regex | which upgrades are ours; matched against the path, without the query |
 //! | `wide_room_names` | `false` | | admits the room names that `@vlcn.io/ws-server` admitted |
+//! | `refuse` | `close` | | what becomes of changes that are not allowed: `close` or `revert`, see [`Refuse`](crate::Refuse) |
 //! | `upgrade_timeout` | 10 | seconds | for the hook, and from the response that lets a client in to its socket |
 //! | `announce_timeout` | 10 | seconds | from the upgraded socket to the client's announce |
 //! | `heartbeat` | 30 | seconds | between pings; a peer that is silent for two of them is closed |
@@ -49,6 +50,8 @@ use std::time::Duration;
 use regex::Regex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::grant::Refuse;
+
 /// What a [`SyncLayer`](crate::SyncLayer) serves, from where, and within which limits.
 ///
 /// ```
@@ -68,6 +71,7 @@ pub struct SyncConfig {
     schema_folder: PathBuf,
     path: PathPattern,
     wide_room_names: bool,
+    refuse: Refuse,
     #[serde(with = "seconds")]
     upgrade_timeout: Duration,
     #[serde(with = "seconds")]
@@ -108,6 +112,7 @@ impl Default for SyncConfig {
             schema_folder: PathBuf::from("./schemas"),
             path: PathPattern::default(),
             wide_room_names: false,
+            refuse: Refuse::Close,
             upgrade_timeout: Duration::from_secs(10),
             announce_timeout: Duration::from_secs(10),
             heartbeat: Duration::from_secs(30),
@@ -201,6 +206,8 @@ impl SyncConfig {
         memory, with_memory: bool;
         /// Whether room names beyond the safe set are admitted, as `@vlcn.io/ws-server` did.
         wide_room_names, with_wide_room_names: bool;
+        /// What becomes of changesets that are not allowed, unless their [`Grant`](crate::Grant) says otherwise.
+        refuse, with_refuse: Refuse;
         /// How long the hook may take to decide, and then the HTTP server to hand over the socket.
         upgrade_timeout, with_upgrade_timeout: Duration;
         /// How long a client may take to announce itself.

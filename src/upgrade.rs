@@ -16,8 +16,9 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
-use crate::auth::{AuthRequest, Grant, Hook};
+use crate::auth::{AuthRequest, Hook};
 use crate::connection::{self, Guest};
+use crate::grant::Grant;
 use crate::handshake::{Handshake, Transport};
 use crate::hub::{Admission, Hub, Refused};
 use crate::rejection::Rejection;
@@ -80,6 +81,9 @@ impl Entrance {
     async fn ask_hook(&self, request: AuthRequest) -> Result<Grant, Rejection> {
         let room = request.room().clone();
         match timeout(self.hub.config().upgrade_timeout(), self.hook.decide(request)).await {
+            Ok(Ok(Ok(grant))) if grant.has_expired() => {
+                Err(Rejection::new(StatusCode::UNAUTHORIZED, "what would let you in has expired: get a new token"))
+            }
             Ok(Ok(Ok(grant))) => Ok(grant),
             Ok(Ok(Err(denied))) => Err(denied.into_rejection()),
             Ok(Err(_panicked)) => {

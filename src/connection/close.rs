@@ -48,6 +48,11 @@ impl Close {
         Self::new(Self::POLICY, reason)
     }
 
+    /// 1008: the grant has ended.
+    pub(crate) fn expired() -> Self {
+        Self::policy("what this connection was let in with has expired: connect again with a new token")
+    }
+
     /// 1009: a message over the limit.
     pub(crate) fn too_big(limit: usize) -> Self {
         Self::new(1009, &format!("a message may have {limit} bytes (max_message_bytes)"))

@@ -17,9 +17,10 @@ use super::liveness::Liveness;
 use super::outbound::Command;
 use super::upload::Upload;
 use super::{Close, End, Session};
-use crate::auth::Access;
 use crate::config::SyncConfig;
 use crate::error::Error;
+use crate::grant::Access;
+use crate::primary::Rights;
 use crate::refusals::Refusals;
 use crate::room::{Applied, Changeset, Outcome, Room};
 
@@ -40,6 +41,7 @@ pub(super) struct Inbound<'a, S> {
     client: SiteId,
     schema_version: i64,
     access: Access,
+    rights: Arc<Rights>,
     config: &'a SyncConfig,
     refusals: &'a Refusals,
     liveness: &'a Liveness,
@@ -73,6 +75,7 @@ where
             client: session.client,
             schema_version: session.schema.version,
             access: session.access,
+            rights: session.rights.clone(),
             config: session.config,
             refusals: session.refusals,
             liveness: session.liveness,
@@ -180,7 +183,8 @@ where
         }
         tracing::debug!(changes = changes.len(), since = since.db_version, "changes received");
         let schema_version = self.schema_version;
-        let changeset = Changeset { sender, since, changes, schema_version, reply: self.reply.clone() };
+        let (rights, reply) = (self.rights.clone(), self.reply.clone());
+        let changeset = Changeset { sender, since, changes, schema_version, rights, is_refused: false, reply };
         let _held = self.liveness.hold();
         self.room.merge(changeset).await.map_err(|error| refused(&error))?;
         self.in_flight += 1;

@@ -36,9 +36,10 @@ pub(crate) use self::intake::IntakeBudget;
 use self::liveness::{Liveness, Watched};
 use self::outbound::{Command, Cursor, Outbound};
 use self::upload::Upload;
-use crate::auth::{Access, Grant};
 use crate::config::SyncConfig;
+use crate::grant::{Access, Grant};
 use crate::hub::{Admission, Hub};
+use crate::primary::Rights;
 use crate::refusals::Refusals;
 use crate::room::{Lease, Purpose, Room, RoomName, SchemaName, WantedSchema};
 
@@ -80,6 +81,7 @@ struct Session<'a> {
     schema: WantedSchema,
     client: SiteId,
     access: Access,
+    rights: Arc<Rights>,
     config: &'a SyncConfig,
     refusals: &'a Refusals,
     liveness: &'a Liveness,
@@ -108,6 +110,7 @@ where
         let end = tokio::select! {
             end = converse(&hub, &guest, &liveness, &mut sink, &mut stream) => end,
             () = hub.closing() => End::Close(Close::going_away()),
+            () = guest.grant.expired() => End::Close(Close::expired()),
         };
         match end {
             End::Close(close) => {
@@ -156,6 +159,7 @@ where
         schema,
         client,
         access: guest.grant.access(),
+        rights: Arc::new(rights(&guest.grant, config)),
         config,
         refusals: hub.refusals(),
         liveness,
@@ -195,6 +199,16 @@ where
         close = session.room.outgrown(&session.schema) => End::Close(close),
         end = receiving => end,
         end = outbound.run() => end,
+    }
+}
+
+/// What a client with this grant may have applied.
+fn rights(grant: &Grant, config: &SyncConfig) -> Rights {
+    Rights {
+        identity: grant.shared_identity(),
+        rebinds: None,
+        tables: grant.shared_tables(),
+        refuse: grant.refuse().unwrap_or(config.refuse()),
     }
 }
 

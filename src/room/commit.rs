@@ -15,6 +15,7 @@ use super::writer::{Applied, Changeset, Outcome, Queued};
 use super::{Parts, RoomName, migration};
 use crate::applied::{AppliedChangeset, Observer};
 use crate::error::Error;
+use crate::grant::Refuse;
 
 /// A transaction of the application.
 pub(super) type WriteJob = Box<dyn FnOnce(&Transaction<'_>) -> Verdict + Send>;
@@ -24,6 +25,15 @@ pub(super) type WriteJob = Box<dyn FnOnce(&Transaction<'_>) -> Verdict + Send>;
 pub(super) enum Verdict {
     Commit,
     RollBack,
+}
+
+/// What is to become of a changeset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// It is merged if its sender's rights allow it, and reverted if a guard objects to it.
+    AsAllowed,
+    /// It is reverted.
+    Overrule,
 }
 
 /// What a transaction needs to know, on whichever thread it runs.
@@ -46,26 +56,38 @@ impl Commit {
     /// one at fault fails. (A savepoint for each would cost every batch what only a bad one needs.) Other errors, such as a full
     /// disk or a lock that somebody holds, would meet each of them.
     ///
+    /// What its sender's rights may not cover has a transaction of its own from the start, so that whoever sends such things doesn't
+    /// make those of others be merged twice.
+    ///
     /// Those that clients with another schema have queued are left: their connections are closing, and their changes may not fit.
     pub(super) fn changesets(&self, conn: &mut Connection, batch: Vec<Queued>) {
         let version = self.parts.schema.borrow().version();
-        let changesets: Vec<&Changeset> = batch
+        let changesets: Vec<(&Changeset, bool)> = batch
             .iter()
             .map(|queued| &queued.changeset)
             .filter(|changeset| changeset.schema_version == version)
+            .map(|changeset| (changeset, changeset.is_in_question()))
             .collect();
-        if changesets.is_empty() {
-            return;
+        for run in changesets.chunk_by(|(_, before), (_, after)| !before && !after) {
+            let run: Vec<&Changeset> = run.iter().map(|(changeset, _)| *changeset).collect();
+            self.run(conn, &run);
         }
-        let outcomes = match self.together(conn, &changesets) {
-            Ok(outcomes) => outcomes,
-            Err(error) if error.is_refused() && changesets.len() > 1 => {
-                tracing::debug!(room = %self.room, changesets = changesets.len(), %error, "batch rolled back, merging one by one");
-                changesets.iter().map(|changeset| self.alone(conn, changeset)).collect()
-            }
-            Err(error) => self.failed(error, changesets.len()),
+    }
+
+    /// Merges changesets in one transaction if they can be, and answers.
+    fn run(&self, conn: &mut Connection, changesets: &[&Changeset]) {
+        let outcomes = match changesets {
+            [one] => vec![self.alone(conn, one)],
+            several => match self.together(conn, several, Manner::AsAllowed) {
+                Ok(outcomes) => outcomes,
+                Err(error) if error.is_refused() => {
+                    tracing::debug!(room = %self.room, changesets = several.len(), %error, "batch rolled back, merging one by one");
+                    several.iter().map(|changeset| self.alone(conn, changeset)).collect()
+                }
+                Err(error) => self.failed(error, several.len()),
+            },
         };
-        for (changeset, outcome) in changesets.into_iter().zip(outcomes) {
+        for (changeset, outcome) in changesets.iter().zip(outcomes) {
             let applied = self.applied(changeset, &outcome);
             // A connection that is gone no longer asks.
             drop(changeset.reply.send(outcome));
@@ -148,7 +170,14 @@ impl Commit {
     }
 
     fn alone(&self, conn: &mut Connection, changeset: &Changeset) -> Outcome {
-        let outcomes = self.together(conn, &[changeset]).unwrap_or_else(|error| self.failed(error, 1));
+        let mut outcomes = self.together(conn, &[changeset], Manner::AsAllowed);
+        if let Err(crr::Error::NotPermitted { table }) = &outcomes
+            && changeset.rights.refuse == Refuse::Revert
+        {
+            tracing::info!(room = %self.room, site = %changeset.sender, table, "changes reverted: their sender may not write to the table");
+            outcomes = self.together(conn, &[changeset], Manner::Overrule);
+        }
+        let outcomes = outcomes.unwrap_or_else(|error| self.failed(error, 1));
         outcomes.into_iter().next().unwrap_or(Outcome::Failed(Error::GoingAway))
     }
 
@@ -162,14 +191,14 @@ impl Commit {
         std::iter::repeat_n(source, changesets).map(failed).map(Outcome::Failed).collect()
     }
 
-    fn together(&self, conn: &mut Connection, changesets: &[&Changeset]) -> crr::Result<Vec<Outcome>> {
+    fn together(&self, conn: &mut Connection, changesets: &[&Changeset], manner: Manner) -> crr::Result<Vec<Outcome>> {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // A db_version ends with the row that takes it over the bound. Half a frame leaves room for that row.
         let options = MergeOptions::server(self.max_frame_bytes / 2);
         let mut merge = Merge::new(&tx, options)?;
         let outcomes = changesets
             .iter()
-            .map(|changeset| merge_one(&tx, &mut merge, changeset))
+            .map(|changeset| merge_one(&tx, &mut merge, changeset, manner))
             .collect::<crr::Result<Vec<_>>>()?;
         if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied(_))) {
             let now = durable_version(tx)?;
@@ -199,14 +228,26 @@ impl Commit {
 
 /// Merges a changeset if it continues what the room has from its sender, and moves the sender's position, which is read here, inside
 /// the transaction.
-fn merge_one(tx: &Transaction<'_>, merge: &mut Merge<'_>, changeset: &Changeset) -> crr::Result<Outcome> {
+fn merge_one(
+    tx: &Transaction<'_>,
+    merge: &mut Merge<'_>,
+    changeset: &Changeset,
+    manner: Manner,
+) -> crr::Result<Outcome> {
     let crr = Crr::of(tx)?;
     let sender = convert::engine_site(changeset.sender);
     let position = crr.position(sender)?;
     if convert::engine_position(changeset.since) > position {
         return Ok(Outcome::Gap(convert::wire_position(position)));
     }
-    let merged = merge.changeset(changeset.changes.iter().map(|change| convert::incoming(change, sender)))?;
+    let rights = &changeset.rights;
+    let overrules = manner == Manner::Overrule || changeset.is_refused;
+    let changes = changeset.changes.iter().map(|change| convert::incoming(change, sender));
+    let merged = match rights.tables {
+        _ if overrules => merge.overrule(changes)?,
+        Some(_) => merge.changeset_within(changes, &|table| rights.may_write(table))?,
+        None => merge.changeset(changes)?,
+    };
     let end = changeset.changes.iter().map(|change| change.db_version).max().unwrap_or(position.db_version);
     let position = position.max(crr::Position { db_version: end, seq: 0 });
     crr.set_position(sender, position)?;
@@ -214,7 +255,7 @@ fn merge_one(tx: &Transaction<'_>, merge: &mut Merge<'_>, changeset: &Changeset)
         since: changeset.since,
         position: convert::wire_position(position),
         partial_rows: merged.partial_rows > 0,
-        changes: merged.applied,
+        changes: if overrules { 0 } else { merged.applied },
         db_version: merged.db_version,
     }))
 }

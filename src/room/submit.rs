@@ -27,6 +27,8 @@ impl Room {
             since: convert::wire_position(changeset.since),
             changes: changeset.changes,
             schema_version: changeset.schema_version,
+            rights: changeset.rights,
+            is_refused: changeset.is_refused,
             reply,
         };
         room.merge(changeset).await?;
@@ -45,7 +47,7 @@ impl Submitted {
                 db_version: applied.db_version,
             }),
             Some(Outcome::Gap(position)) => Ok(Verdict::Gap(convert::engine_position(position))),
-            Some(Outcome::Failed(error @ Error::Changeset { .. })) => Ok(Verdict::Refused(error.close().to_refusal())),
+            Some(Outcome::Failed(error)) if error.is_refusal() => Ok(Verdict::Refused(error.close().to_refusal())),
             Some(Outcome::Failed(error)) => Err(error),
             None if self.room.ending.has_ended() => Err(Error::GoingAway),
             None => Ok(Verdict::Refused(Close::schema("the room has another version of the schema").to_refusal())),

@@ -15,6 +15,7 @@ mod migration;
 mod numbers;
 mod observing;
 mod outside;
+mod rights;
 mod rooms;
 mod session;
 mod stores;
