@@ -7,6 +7,7 @@
 //! | `schema_folder` | `./schemas` | path | the schema files that clients may ask for |
 //! | `path` | `^/sync(/\|$)` | regex | which upgrades are ours; matched against the path, without the query |
 //! | `wide_room_names` | `false` | | admits the room names that `@vlcn.io/ws-server` admitted |
+//! | `origins` | `same-host` | | which web pages may connect: `same-host`, `any`, or a list, see [`Origins`](crate::Origins) |
 //! | `refuse` | `close` | | what becomes of changes that are not allowed: `close` or `revert`, see [`Refuse`](crate::Refuse) |
 //! | `upgrade_timeout` | 10 | seconds | for the hook, and from the response that lets a client in to its socket |
 //! | `announce_timeout` | 10 | seconds | from the upgraded socket to the client's announce |
@@ -51,6 +52,7 @@ use regex::Regex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::grant::Refuse;
+use crate::origin::Origins;
 
 /// What a [`SyncLayer`](crate::SyncLayer) serves, from where, and within which limits.
 ///
@@ -71,6 +73,7 @@ pub struct SyncConfig {
     schema_folder: PathBuf,
     path: PathPattern,
     wide_room_names: bool,
+    origins: Origins,
     refuse: Refuse,
     #[serde(with = "seconds")]
     upgrade_timeout: Duration,
@@ -112,6 +115,7 @@ impl Default for SyncConfig {
             schema_folder: PathBuf::from("./schemas"),
             path: PathPattern::default(),
             wide_room_names: false,
+            origins: Origins::SameHost,
             refuse: Refuse::Close,
             upgrade_timeout: Duration::from_secs(10),
             announce_timeout: Duration::from_secs(10),
@@ -197,6 +201,19 @@ impl SyncConfig {
     #[must_use]
     pub fn with_path(mut self, path: PathPattern) -> Self {
         self.path = path;
+        self
+    }
+
+    /// Which web pages may open a session. Others are answered 403.
+    #[must_use]
+    pub fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
+    /// Sets [`origins`](Self::origins).
+    #[must_use]
+    pub fn with_origins(mut self, origins: Origins) -> Self {
+        self.origins = origins;
         self
     }
 

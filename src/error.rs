@@ -94,6 +94,13 @@ pub enum Error {
         source: Arc<crr::Error>,
     },
 
+    /// A client comes as a site that is not its own: the server's, or one that another identity has written from in this room.
+    #[error("room {room}: this site id is not yours: log in as who it is, or begin with a new database")]
+    SiteTaken {
+        /// The room.
+        room: RoomName,
+    },
+
     /// The engine failed on the room's database.
     #[error("room {room}: {source}")]
     Engine {
@@ -209,6 +216,7 @@ impl Error {
             Self::RefusedByPrimary { refusal, .. } => Close::as_the_primary(refusal),
             Self::GoingAway => Close::going_away(),
             Self::RoomName(_) | Self::NoSuchRoom { .. } | Self::NoFile { .. } => Close::policy(&self.to_string()),
+            Self::SiteTaken { .. } => Close::site_taken(),
             Self::Changeset { source, .. } => Close::policy(&format!("changes refused: {source}")),
             Self::Engine { source, .. } if source.is_busy() => Close::locked(),
             Self::Sqlite { source, .. } if is_locked(source) => Close::locked(),
@@ -236,7 +244,7 @@ impl Error {
     /// Whether a changeset is to blame, and would fail again.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
-            Self::Changeset { .. } => true,
+            Self::Changeset { .. } | Self::SiteTaken { .. } => true,
             Self::RefusedByPrimary { refusal, .. } => refusal.code == Close::POLICY,
             _ => false,
         }

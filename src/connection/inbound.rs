@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
-use tower_sqlite_sync_wire::{Changes, Message, Position, RejectChanges, SiteId, StartStreaming};
+use tower_sqlite_sync_wire::{ChangeList, Changes, Message, Position, RejectChanges, SiteId, StartStreaming};
 
 use super::dialect::Dialect;
 use super::intake::Refusal;
@@ -19,10 +19,11 @@ use super::upload::Upload;
 use super::{Close, End, Session};
 use crate::config::SyncConfig;
 use crate::error::Error;
-use crate::grant::Access;
+use crate::grant::{Access, Refuse};
+use crate::guard::{Guard, ProposedChanges};
 use crate::primary::Rights;
 use crate::refusals::Refusals;
-use crate::room::{Applied, Changeset, Outcome, Room};
+use crate::room::{Applied, Changeset, Outcome, Room, engine_site};
 
 /// Changesets of one connection that the writer may hold: enough to keep it busy while the next one is on the wire.
 const MAX_IN_FLIGHT: usize = 16;
@@ -42,6 +43,7 @@ pub(super) struct Inbound<'a, S> {
     schema_version: i64,
     access: Access,
     rights: Arc<Rights>,
+    guard: &'a Guard,
     config: &'a SyncConfig,
     refusals: &'a Refusals,
     liveness: &'a Liveness,
@@ -76,6 +78,7 @@ where
             schema_version: session.schema.version,
             access: session.access,
             rights: session.rights.clone(),
+            guard: session.guard,
             config: session.config,
             refusals: session.refusals,
             liveness: session.liveness,
@@ -182,13 +185,36 @@ where
             return Ok(());
         }
         tracing::debug!(changes = changes.len(), since = since.db_version, "changes received");
+        let _held = self.liveness.hold();
+        let is_refused = self.is_objected_to(&changes).await?;
         let schema_version = self.schema_version;
         let (rights, reply) = (self.rights.clone(), self.reply.clone());
-        let changeset = Changeset { sender, since, changes, schema_version, rights, is_refused: false, reply };
-        let _held = self.liveness.hold();
+        let changeset = Changeset { sender, since, changes, schema_version, rights, is_refused, reply };
         self.room.merge(changeset).await.map_err(|error| refused(&error))?;
         self.in_flight += 1;
         Ok(())
+    }
+
+    /// Shows changes to the guard; whether they are to be reverted.
+    async fn is_objected_to(&self, changes: &ChangeList) -> Result<bool, End> {
+        let propose = || {
+            let (room, site) = (self.room.name().clone(), engine_site(self.client));
+            ProposedChanges::new(room, site, self.rights.identity.clone(), changes.clone())
+        };
+        match self.guard.ask(self.config.queue_wait(), propose).await {
+            Ok(Ok(())) => Ok(false),
+            Ok(Err(objection)) => {
+                tracing::warn!(%objection, refuse = ?self.rights.refuse, "the guard objects to changes");
+                match self.rights.refuse {
+                    Refuse::Revert => Ok(true),
+                    Refuse::Close => {
+                        self.refusals.refuse(self.room.name(), self.client);
+                        Err(Close::policy(&format!("changes refused: {objection}")).into())
+                    }
+                }
+            }
+            Err(failure) => Err(failure.close("guard").into()),
+        }
     }
 
     async fn on_outcome(&mut self, outcome: Outcome) -> Result<(), End> {

@@ -38,10 +38,13 @@ use self::outbound::{Command, Cursor, Outbound};
 use self::upload::Upload;
 use crate::config::SyncConfig;
 use crate::grant::{Access, Grant};
+use crate::guard::Guard;
 use crate::hub::{Admission, Hub};
 use crate::primary::Rights;
+use crate::rebind::{Rebind, Rebinding};
 use crate::refusals::Refusals;
-use crate::room::{Lease, Purpose, Room, RoomName, SchemaName, WantedSchema};
+use crate::room::{Lease, Purpose, Room, RoomName, SchemaName, WantedSchema, engine_site};
+use crate::sessions::Present;
 
 /// What a socket reads ahead. Most connections are idle most of the time.
 const READ_BUFFER: usize = 4 << 10;
@@ -60,6 +63,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Guest {
     pub(crate) room: RoomName,
     pub(crate) grant: Grant,
+    pub(crate) present: Present,
+    pub(crate) guard: Guard,
+    pub(crate) rebind: Rebind,
 }
 
 /// How a connection comes to its end.
@@ -82,6 +88,7 @@ struct Session<'a> {
     client: SiteId,
     access: Access,
     rights: Arc<Rights>,
+    guard: &'a Guard,
     config: &'a SyncConfig,
     refusals: &'a Refusals,
     liveness: &'a Liveness,
@@ -110,6 +117,7 @@ where
         let end = tokio::select! {
             end = converse(&hub, &guest, &liveness, &mut sink, &mut stream) => end,
             () = hub.closing() => End::Close(Close::going_away()),
+            close = guest.present.told_to_go() => End::Close(close),
             () = guest.grant.expired() => End::Close(Close::expired()),
         };
         match end {
@@ -153,13 +161,19 @@ where
         Err(end) => return end,
     };
     let client = presence.sender;
+    guest.present.announced(engine_site(client));
+    let rebinds = match taken_over(hub, guest, &lease, client).await {
+        Ok(rebinds) => rebinds,
+        Err(end) => return end,
+    };
     let session = Session {
         dialect,
         room: lease.clone(),
         schema,
         client,
         access: guest.grant.access(),
-        rights: Arc::new(rights(&guest.grant, config)),
+        rights: Arc::new(rights(&guest.grant, rebinds, config)),
+        guard: &guest.guard,
         config,
         refusals: hub.refusals(),
         liveness,
@@ -202,11 +216,30 @@ where
     }
 }
 
+/// Whose the site was so far that a client announces, if that is another identity and it may be taken over. Clients that may not
+/// write are not asked: nothing that they do is done as that site.
+async fn taken_over(hub: &Hub, guest: &Guest, room: &Room, client: SiteId) -> Result<Option<Arc<str>>, End> {
+    if guest.grant.access() == Access::ReadOnly {
+        return Ok(None);
+    }
+    let to = guest.grant.shared_identity();
+    let Some(from) = room.holder(client).await?.filter(|holder| to.as_deref() != Some(holder)) else {
+        return Ok(None);
+    };
+    let from: Arc<str> = from.into();
+    let rebinding = Rebinding { room: guest.room.clone(), site: engine_site(client), from: from.clone(), to };
+    match guest.rebind.ask(hub.config().upgrade_timeout(), rebinding).await {
+        Ok(true) => Ok(Some(from)),
+        Ok(false) => Err(Close::site_taken().into()),
+        Err(failure) => Err(failure.close("rebind").into()),
+    }
+}
+
 /// What a client with this grant may have applied.
-fn rights(grant: &Grant, config: &SyncConfig) -> Rights {
+fn rights(grant: &Grant, rebinds: Option<Arc<str>>, config: &SyncConfig) -> Rights {
     Rights {
         identity: grant.shared_identity(),
-        rebinds: None,
+        rebinds,
         tables: grant.shared_tables(),
         refuse: grant.refuse().unwrap_or(config.refuse()),
     }
@@ -255,7 +288,7 @@ async fn enter(hub: &Hub, guest: &Guest, presence: &AnnouncePresence) -> Result<
     tracing::info!(schema = %name, version = presence.schema_version, "site announced");
     let wanted = WantedSchema { name, version: presence.schema_version };
     let lease = hub.rooms().enter(&guest.room, &Purpose::Client(wanted.clone())).await.map_err(refused)?;
-    if presence.sender == lease.site() {
+    if lease.is_site(presence.sender) {
         return Err(Close::policy("this site id is the server's own").into());
     }
     Ok((lease, wanted))

@@ -12,7 +12,7 @@ use super::follow::Sight;
 use super::frame::Frame;
 use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome, Queued};
-use super::{Parts, RoomName, migration};
+use super::{Parts, RoomName, migration, sites};
 use crate::applied::{AppliedChangeset, Observer};
 use crate::error::Error;
 use crate::grant::Refuse;
@@ -198,7 +198,7 @@ impl Commit {
         let mut merge = Merge::new(&tx, options)?;
         let outcomes = changesets
             .iter()
-            .map(|changeset| merge_one(&tx, &mut merge, changeset, manner))
+            .map(|changeset| merge_one(&self.room, &tx, &mut merge, changeset, manner))
             .collect::<crr::Result<Vec<_>>>()?;
         if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied(_))) {
             let now = durable_version(tx)?;
@@ -229,6 +229,7 @@ impl Commit {
 /// Merges a changeset if it continues what the room has from its sender, and moves the sender's position, which is read here, inside
 /// the transaction.
 fn merge_one(
+    room: &RoomName,
     tx: &Transaction<'_>,
     merge: &mut Merge<'_>,
     changeset: &Changeset,
@@ -241,6 +242,10 @@ fn merge_one(
         return Ok(Outcome::Gap(convert::wire_position(position)));
     }
     let rights = &changeset.rights;
+    let holder = sites::holder(tx, changeset.sender)?;
+    if !sites::admits(holder.as_deref(), rights) {
+        return Ok(Outcome::Failed(Error::SiteTaken { room: room.clone() }));
+    }
     let overrules = manner == Manner::Overrule || changeset.is_refused;
     let changes = changeset.changes.iter().map(|change| convert::incoming(change, sender));
     let merged = match rights.tables {
@@ -251,6 +256,7 @@ fn merge_one(
     let end = changeset.changes.iter().map(|change| change.db_version).max().unwrap_or(position.db_version);
     let position = position.max(crr::Position { db_version: end, seq: 0 });
     crr.set_position(sender, position)?;
+    sites::bind(tx, changeset.sender, holder.as_deref(), rights)?;
     Ok(Outcome::Applied(Applied {
         since: changeset.since,
         position: convert::wire_position(position),

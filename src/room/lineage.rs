@@ -65,6 +65,11 @@ impl Lineage {
         Ok(Self { ancestors: ancestors.collect::<rusqlite::Result<_>>()? })
     }
 
+    /// Whether the database was that site before.
+    pub(crate) fn contains(&self, site: SiteId) -> bool {
+        self.ancestors.iter().any(|ancestor| ancestor.site == site)
+    }
+
     /// The db_version up to which a client needs nothing, if it knows one of the former sites.
     pub(crate) fn seen(&self, last_seens: &[(SiteId, Position)]) -> Option<i64> {
         self.ancestors.iter().find_map(|ancestor| {

@@ -23,6 +23,7 @@ mod outside;
 mod refused_schemas;
 mod registry;
 mod schema;
+mod sites;
 mod submit;
 mod watcher;
 mod writer;
@@ -313,6 +314,16 @@ impl Room {
         let frame = self.read(move |conn| Frame::read(conn, after, upto, exclude, max_bytes)).await?;
         let frame = frame.map_err(|error| Error::engine(&self.name, error))?;
         Ok(if frame.byte_len() > max_bytes { self.large.share(frame) } else { Arc::new(frame) })
+    }
+
+    /// Whether the room's database is that site, or was.
+    pub(crate) fn is_site(&self, site: wire::SiteId) -> bool {
+        site == self.site || self.lineage.contains(site)
+    }
+
+    /// The identity that has written from `site`.
+    pub(crate) async fn holder(&self, site: wire::SiteId) -> Result<Option<String>, Error> {
+        self.read(move |conn| sites::holder(conn, site)).await?.map_err(|error| Error::sqlite(&self.name, error))
     }
 
     /// What the room has from `site`.

@@ -21,9 +21,10 @@ impl Room {
         if !room.is_written_here {
             return Err(Error::NotPrimary { room: room.name.clone() });
         }
+        let site = convert::wire_site(changeset.site);
         let (reply, outcomes) = mpsc::unbounded_channel();
         let changeset = Changeset {
-            sender: convert::wire_site(changeset.site),
+            sender: site,
             since: convert::wire_position(changeset.since),
             changes: changeset.changes,
             schema_version: changeset.schema_version,
@@ -31,7 +32,12 @@ impl Room {
             is_refused: changeset.is_refused,
             reply,
         };
-        room.merge(changeset).await?;
+        if room.is_site(site) {
+            // As its own connections say when a client announces itself so.
+            drop(changeset.reply.send(Outcome::Failed(Error::SiteTaken { room: room.name.clone() })));
+        } else {
+            room.merge(changeset).await?;
+        }
         Ok(Submitted { room, outcomes })
     }
 }

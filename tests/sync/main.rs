@@ -5,11 +5,14 @@
 
 mod closing;
 mod convergence;
+mod disconnecting;
 mod durability;
 #[allow(dead_code, unused_imports, reason = "shared with the tests in `tests/stacks`, and neither uses all of it")]
 mod fixture;
 mod forking;
 mod gaps;
+mod guarding;
+mod identities;
 mod litefs;
 mod migration;
 mod numbers;
