@@ -7,8 +7,8 @@
 //! | `schema_folder` | `./schemas` | path | the schema files that clients may ask for |
 //! | `path` | `^/sync(/\|$)` | regex | which upgrades are ours; matched against the path, without the query |
 //! | `wide_room_names` | `false` | | admits the room names that `@vlcn.io/ws-server` admitted |
-//! | `origins` | `same-host` | | which web pages may connect: `same-host`, `any`, or a list, see [`Origins`](crate::Origins) |
-//! | `refuse` | `close` | | what becomes of changes that are not allowed: `close` or `revert`, see [`Refuse`](crate::Refuse) |
+//! | `origins` | `same-host` | | which web pages may connect: `same-host`, `any`, or a list, see [`Origins`] |
+//! | `refuse` | `close` | | what becomes of changes that are not allowed: `close` or `revert`, see [`Refuse`] |
 //! | `upgrade_timeout` | 10 | seconds | for the hook, and from the response that lets a client in to its socket |
 //! | `announce_timeout` | 10 | seconds | from the upgraded socket to the client's announce |
 //! | `heartbeat` | 30 | seconds | between pings; a peer that is silent for two of them is closed |

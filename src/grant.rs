@@ -154,6 +154,10 @@ pub enum Access {
 
 /// What becomes of a changeset that its sender may not have applied: because of the [tables](Grant::with_tables) in it, or because
 /// a [guard](crate::ChangeGuard) objects. Either way, nothing of it is applied.
+///
+/// There is an exception. What a client brings back to a room that [forked](crate::SyncHandle::fork) is the work of others too, and
+/// nobody's fault: of tables that it may not write, that is dropped, and left to those who may; the rest is applied. A guard's
+/// objection to it closes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Refuse {

@@ -69,6 +69,9 @@ pub struct Rights {
     pub tables: Option<Arc<BTreeSet<String>>>,
     /// What becomes of a changeset that is not allowed.
     pub refuse: Refuse,
+    /// The client brings back what it has of a room that [forked](crate::SyncHandle::fork), the work of others too. Of tables that it may
+    /// not write, it is left to those who may: nothing is applied, and nothing reverted, for then they would come too late.
+    pub brings_back: bool,
 }
 
 impl Rights {

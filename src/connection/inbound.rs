@@ -53,6 +53,8 @@ pub(super) struct Inbound<'a, S> {
     in_flight: usize,
     restart: Option<Restart>,
     retelling: bool,
+    /// The next changes are all that the client has of a room that forked, the work of others too.
+    brings_back: bool,
     /// Changes that came before they were asked for.
     unasked: Option<Message>,
 }
@@ -88,8 +90,14 @@ where
             in_flight: 0,
             restart: None,
             retelling: false,
+            brings_back: false,
             unasked: None,
         }
+    }
+
+    /// Takes the first changes for all that the client has of a room that forked.
+    pub(super) fn expect_others_work(&mut self) {
+        self.brings_back = true;
     }
 
     /// Lets the client wait for `something` before it is asked for its changes. It is heard meanwhile; changes that it sends
@@ -186,28 +194,32 @@ where
         }
         tracing::debug!(changes = changes.len(), since = since.db_version, "changes received");
         let _held = self.liveness.hold();
-        let is_refused = self.is_objected_to(&changes).await?;
-        let schema_version = self.schema_version;
-        let (rights, reply) = (self.rights.clone(), self.reply.clone());
+        let mut rights = self.rights.clone();
+        if std::mem::take(&mut self.brings_back) {
+            Arc::make_mut(&mut rights).brings_back = true;
+        }
+        let is_refused = self.is_objected_to(&changes, &rights).await?;
+        let (schema_version, reply) = (self.schema_version, self.reply.clone());
         let changeset = Changeset { sender, since, changes, schema_version, rights, is_refused, reply };
         self.room.merge(changeset).await.map_err(|error| refused(&error))?;
         self.in_flight += 1;
         Ok(())
     }
 
-    /// Shows changes to the guard; whether they are to be reverted.
-    async fn is_objected_to(&self, changes: &ChangeList) -> Result<bool, End> {
+    /// Shows changes to the guard; whether they are to be reverted. The work of others never is: it would be lost also to those who
+    /// bring it back later.
+    async fn is_objected_to(&self, changes: &ChangeList, rights: &Rights) -> Result<bool, End> {
         let propose = || {
             let (room, site) = (self.room.name().clone(), engine_site(self.client));
-            ProposedChanges::new(room, site, self.rights.identity.clone(), changes.clone())
+            ProposedChanges::new(room, site, rights.identity.clone(), changes.clone())
         };
         match self.guard.ask(self.config.queue_wait(), propose).await {
             Ok(Ok(())) => Ok(false),
             Ok(Err(objection)) => {
-                tracing::warn!(%objection, refuse = ?self.rights.refuse, "the guard objects to changes");
-                match self.rights.refuse {
-                    Refuse::Revert => Ok(true),
-                    Refuse::Close => {
+                tracing::warn!(%objection, refuse = ?rights.refuse, "the guard objects to changes");
+                match rights.refuse {
+                    Refuse::Revert if !rights.brings_back => Ok(true),
+                    Refuse::Revert | Refuse::Close => {
                         self.refusals.refuse(self.room.name(), self.client);
                         Err(Close::policy(&format!("changes refused: {objection}")).into())
                     }

@@ -196,6 +196,7 @@ where
         }
         let mut upload = None;
         if session.access == Access::ReadWrite && brings_back(&session.room, &presence) {
+            inbound.expect_others_work();
             match inbound.wait_for(Upload::wait(session.room.uploads())).await {
                 Ok(place) => upload = place,
                 Err(end) => return end,
@@ -242,6 +243,7 @@ fn rights(grant: &Grant, rebinds: Option<Arc<str>>, config: &SyncConfig) -> Righ
         rebinds,
         tables: grant.shared_tables(),
         refuse: grant.refuse().unwrap_or(config.refuse()),
+        brings_back: false,
     }
 }
 

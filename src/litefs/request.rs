@@ -10,7 +10,7 @@
 //! | [`Apply`](Request::Apply) | 2 | schema version i64; room text; *rights*; refused u8; message 2, which has the `since` that message 6 lacks |
 //!
 //! *Rights* are: optional identity text; optional text for whose the site may have been; optional tables, a count (u32) and so many
-//! texts; and u8, 0 to close whoever goes beyond them, 1 to revert what does.
+//! texts; u8, 0 to close whoever goes beyond them, 1 to revert what does; and u8, 1 if the client brings back what the room may have lost.
 //!
 //! | answer | kind | in order |
 //! |---|---|---|
@@ -277,7 +277,7 @@ fn optional_text(body: &mut Bytes) -> Result<Option<String>, BodyError> {
     flag(body)?.then(|| text(body)).transpose()
 }
 
-fn put_rights(out: &mut BytesMut, Rights { identity, rebinds, tables, refuse }: &Rights) {
+fn put_rights(out: &mut BytesMut, Rights { identity, rebinds, tables, refuse, brings_back }: &Rights) {
     put_optional_text(out, identity.as_deref());
     put_optional_text(out, rebinds.as_deref());
     out.put_u8(u8::from(tables.is_some()));
@@ -286,6 +286,7 @@ fn put_rights(out: &mut BytesMut, Rights { identity, rebinds, tables, refuse }: 
         tables.iter().for_each(|table| put_text(out, table));
     }
     out.put_u8(u8::from(*refuse == Refuse::Revert));
+    out.put_u8(u8::from(*brings_back));
 }
 
 fn rights(body: &mut Bytes) -> Result<Rights, BodyError> {
@@ -296,7 +297,8 @@ fn rights(body: &mut Bytes) -> Result<Rights, BodyError> {
         false => None,
     };
     let refuse = if flag(body)? { Refuse::Revert } else { Refuse::Close };
-    Ok(Rights { identity, rebinds, tables: tables.map(Arc::new), refuse })
+    let brings_back = flag(body)?;
+    Ok(Rights { identity, rebinds, tables: tables.map(Arc::new), refuse, brings_back })
 }
 
 #[cfg(test)]
@@ -334,12 +336,13 @@ mod tests {
     }
 
     fn any_rights() -> impl Strategy<Value = Rights> {
-        any::<(Option<String>, Option<String>, Option<BTreeSet<String>>, bool)>().prop_map(
-            |(identity, rebinds, tables, reverts)| Rights {
+        any::<(Option<String>, Option<String>, Option<BTreeSet<String>>, bool, bool)>().prop_map(
+            |(identity, rebinds, tables, reverts, brings_back)| Rights {
                 identity: identity.map(Arc::from),
                 rebinds: rebinds.map(Arc::from),
                 tables: tables.map(Arc::new),
                 refuse: if reverts { Refuse::Revert } else { Refuse::Close },
+                brings_back,
             },
         )
     }

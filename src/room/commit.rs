@@ -250,6 +250,7 @@ fn merge_one(
     let changes = changeset.changes.iter().map(|change| convert::incoming(change, sender));
     let merged = match rights.tables {
         _ if overrules => merge.overrule(changes)?,
+        Some(_) if rights.brings_back => merge.changeset(changes.filter(|change| rights.may_write(change.table)))?,
         Some(_) => merge.changeset_within(changes, &|table| rights.may_write(table))?,
         None => merge.changeset(changes)?,
     };

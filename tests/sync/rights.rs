@@ -126,6 +126,33 @@ async fn a_reverted_changeset_is_not_asked_for_again() {
 }
 
 #[tokio::test]
+async fn the_work_of_others_that_a_limited_client_brings_back_after_a_fork_is_left_to_those_who_may() {
+    let server = server().await;
+    for token in ["revert", "close"] {
+        let before = Client::join(&server, token, 1).await;
+        server.rooms.fork(token).await.unwrap();
+        // The file that was restored doesn't have what others have written to `typed` and this client has seen.
+        let mut limited = Client::connect_with(server.address, token, 2, with(token)).await;
+        limited.announce(&[(before.server, 0)]).await;
+        limited.start_streaming().await;
+        limited.push(0, &[forbidden(1, 5.0, 1, 1), cell(1, "b", Value::Integer(1), 1)]).await;
+        server.has(token, FOO, &["1|1"]).await;
+        assert_eq!(server.rows(token, TYPED).await, [""; 0]);
+
+        let mut author = Client::join(&server, token, 3).await;
+        author.push(0, &[forbidden(1, 5.0, 1, 1)]).await;
+        server.has(token, TYPED, &["1|5"]).await;
+        assert_eq!(cells(&limited.changes().await), ["typed.1.i=5"]);
+
+        limited.push(1, &[forbidden(1, 6.0, 2, 2)]).await;
+        match token {
+            "revert" => assert_eq!(cells(&limited.changes().await), ["typed.1.i=5"], "its own, as ever"),
+            _ => assert_eq!(limited.closed().await.0, 1008),
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_configuration_says_what_becomes_of_changes_if_the_grant_does_not() {
     let server = Server::with_both(|config| config.with_refuse(Refuse::Revert), |layer| layer.authorize(hook)).await;
     let mut reverted = Client::join_with(&server, "r", 1, with("default")).await;
