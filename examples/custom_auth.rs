@@ -5,7 +5,8 @@
 //! - rooms whose name starts with a user's and a dash, such as `ada-todos`, are that user's alone;
 //! - in rooms whose name starts with `public-`, users write and everybody else, guests, may look.
 //!
-//! Who was let in stays until the connection ends, also when the token expires or the session is closed.
+//! Who was let in stays until the token expires or the user logs out: then all connections of the user are closed. Who still has a
+//! token, or another session, comes back with it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,12 +15,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::extract::{Form, State};
 use axum::routing::{any, get, post};
 use axum::{Router, response::AppendHeaders};
-use http::header::{COOKIE, HOST, ORIGIN, SET_COOKIE};
+use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, StatusCode};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
-use tower_sqlite_sync::{AuthRequest, Authorize, Denied, Grant, RoomName, SyncConfig, SyncLayer};
+use tower_sqlite_sync::{
+    AuthRequest, Authorize, ConnectionFilter, Denied, Grant, RoomName, SyncConfig, SyncHandle, SyncLayer,
+};
 
 /// How long a token is good for a login.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
@@ -40,7 +43,7 @@ async fn main() -> std::io::Result<()> {
         .route("/token", get(token))
         .nest("/api", door().layer(sync.clone().authorize(tokens.clone())))
         .nest("/web", door().layer(sync.authorize(sessions.clone())))
-        .with_state(Accounts { tokens, sessions });
+        .with_state(Accounts { tokens, sessions, rooms: rooms.clone() });
 
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let listener = TcpListener::bind(address).await?;
@@ -57,9 +60,10 @@ async fn main() -> std::io::Result<()> {
 fn grant(user: Option<&str>, room: &RoomName) -> Result<Grant, Denied> {
     let owner = room.as_str().split_once('-').map(|(owner, _rest)| owner);
     match (owner, user) {
-        (Some("public"), Some(_)) => Ok(Grant::read_write()),
+        // With an identity, a device's copy of the room is one user's, and `log_out` finds the connection.
+        (Some("public"), Some(user)) => Ok(Grant::read_write().with_identity(user)),
         (Some("public"), None) => Ok(Grant::read_only()),
-        (owner, Some(user)) if owner == Some(user) => Ok(Grant::read_write()),
+        (owner, Some(user)) if owner == Some(user) => Ok(Grant::read_write().with_identity(user)),
         (_, Some(_)) => Err(Denied::forbidden("this room is somebody else's")),
         (_, None) => Err(Denied::unauthorized("log in first")),
     }
@@ -104,7 +108,7 @@ impl Authorize for Tokens {
         let claims = decode::<Claims>(token, &self.decoding, &Validation::new(Algorithm::HS256))
             .map_err(|_why| Denied::unauthorized("the token is not ours or has expired: get another at /token"))?
             .claims;
-        grant(Some(&claims.sub), request.room())
+        Ok(grant(Some(&claims.sub), request.room())?.with_expiry(UNIX_EPOCH + Duration::from_secs(claims.exp)))
     }
 }
 
@@ -123,10 +127,9 @@ impl Sessions {
         self.locked().get(session_id(headers)?).cloned()
     }
 
-    fn close(&self, headers: &HeaderMap) {
-        if let Some(id) = session_id(headers) {
-            self.locked().remove(id);
-        }
+    /// The user whose session it was.
+    fn close(&self, headers: &HeaderMap) -> Option<String> {
+        self.locked().remove(session_id(headers)?)
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
@@ -136,21 +139,10 @@ impl Sessions {
 
 impl Authorize for Sessions {
     async fn authorize(&self, request: AuthRequest) -> Result<Grant, Denied> {
-        // Browsers send cookies also when a page of another site opens the WebSocket.
-        if !is_same_origin(&request) {
-            return Err(Denied::forbidden("this door is for pages of this server"));
-        }
+        // Browsers send cookies also when a page of another site opens the WebSocket. By `SyncConfig::origins`, such pages are
+        // refused before they come here.
         grant(self.user(request.headers()).as_deref(), request.room())
     }
-}
-
-/// Whether the page that sent the request came from this server.
-fn is_same_origin(request: &AuthRequest) -> bool {
-    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    // HTTP/2 has the authority in the URI.
-    let authority = request.uri().authority().map(|authority| authority.as_str()).or_else(|| header(HOST));
-    let origin = header(ORIGIN).and_then(|origin| origin.split_once("://"));
-    authority.is_some() && origin.map(|(_scheme, authority)| authority) == authority
 }
 
 fn session_id(headers: &HeaderMap) -> Option<&str> {
@@ -163,6 +155,7 @@ fn session_id(headers: &HeaderMap) -> Option<&str> {
 struct Accounts {
     tokens: Tokens,
     sessions: Sessions,
+    rooms: SyncHandle,
 }
 
 #[derive(Deserialize)]
@@ -186,8 +179,11 @@ async fn log_in(
     Ok(AppendHeaders([(SET_COOKIE, format!("session={id}; HttpOnly; SameSite=Strict; Path=/"))]))
 }
 
+/// In this order: whoever comes back is asked for the session that is closed.
 async fn log_out(State(accounts): State<Accounts>, headers: HeaderMap) {
-    accounts.sessions.close(&headers);
+    if let Some(user) = accounts.sessions.close(&headers) {
+        accounts.rooms.disconnect(&ConnectionFilter::default().identity(user), 1008, "logged out");
+    }
 }
 
 /// A token for an application of the user who is logged in.

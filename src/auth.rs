@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
+use crate::grant::Grant;
 use crate::rejection::Rejection;
 use crate::room::RoomName;
 
@@ -121,41 +122,6 @@ impl fmt::Debug for AuthRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthRequest").field("room", &self.room).field("path", &self.path()).finish_non_exhaustive()
     }
-}
-
-/// What a connection may do in its room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
-    access: Access,
-}
-
-impl Grant {
-    /// Receives the room's changes and sends its own.
-    #[must_use]
-    pub fn read_write() -> Self {
-        Self { access: Access::ReadWrite }
-    }
-
-    /// Receives the room's changes; what it sends is dropped.
-    #[must_use]
-    pub fn read_only() -> Self {
-        Self { access: Access::ReadOnly }
-    }
-
-    /// Whether changes from the connection are taken.
-    #[must_use]
-    pub fn access(&self) -> Access {
-        self.access
-    }
-}
-
-/// The directions in which changes may flow between a connection and its room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Access {
-    /// From the room to the connection.
-    ReadOnly,
-    /// Both ways.
-    ReadWrite,
 }
 
 /// The hook's refusal, which becomes the HTTP response: a status, and a reason as its plain-text body.
@@ -283,6 +249,7 @@ impl<T: Authorize> DynAuthorize for T {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grant::Access;
     use http::Request;
 
     fn request(token: Option<&str>) -> AuthRequest {

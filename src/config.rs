@@ -8,6 +8,8 @@
 //! | `path` | `^/sync(/\|$)` |  | regex | which upgrades are ours; matched against the path, without the query |
 //! | `wide_room_names` | `false` | | admits the room names that `@vlcn.io/ws-server` admitted |
 //! | `durability` | `"full"` | `"full"`, `"os"` | | what happens to a change before clients are shown it: see [`Durability`] |
+//! | `origins` | `same-host` | `same-host`, `any`, a list | | which web pages may connect, see [`Origins`] |
+//! | `refuse` | `close` | `close`, `revert` | | what becomes of changes that are not allowed, see [`Refuse`] |
 //! | `upgrade_timeout` | 10 | 0.001 – year | seconds | for the hook, and from the response that lets a client in to its socket |
 //! | `announce_timeout` | 10 | 0.001 – year | seconds | from the upgraded socket to the client's announce |
 //! | `heartbeat` | 30 | 0.001 – year | seconds | between pings; a peer that is silent for two of them is closed |
@@ -56,6 +58,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Durability;
 use crate::config_error::{ConfigError, SOME, TIMES, TIMES_OR_NONE, number, time};
+use crate::grant::Refuse;
+use crate::origin::Origins;
 
 /// The smallest message in which a client can announce itself, and in which changes are worth being sent, in bytes.
 const LEAST_MESSAGE: usize = 1 << 10;
@@ -91,6 +95,8 @@ struct Settings {
     path: PathPattern,
     wide_room_names: bool,
     durability: Durability,
+    origins: Origins,
+    refuse: Refuse,
     #[serde(with = "seconds")]
     upgrade_timeout: Duration,
     #[serde(with = "seconds")]
@@ -132,6 +138,8 @@ impl Default for Settings {
             path: PathPattern::default(),
             wide_room_names: false,
             durability: Durability::Full,
+            origins: Origins::SameHost,
+            refuse: Refuse::Close,
             upgrade_timeout: Duration::from_secs(10),
             announce_timeout: Duration::from_secs(10),
             heartbeat: Duration::from_secs(30),
@@ -238,6 +246,19 @@ impl SyncConfig {
         self
     }
 
+    /// Which web pages may open a session. Others are answered 403.
+    #[must_use]
+    pub fn origins(&self) -> &Origins {
+        &self.0.origins
+    }
+
+    /// Sets [`origins`](Self::origins).
+    #[must_use]
+    pub fn with_origins(mut self, origins: Origins) -> Self {
+        self.0.origins = origins;
+        self
+    }
+
     settings! {
         /// Whether rooms live in memory: shared by their connections, gone [`room_idle`](Self::room_idle) after the
         /// last one.
@@ -246,6 +267,8 @@ impl SyncConfig {
         wide_room_names, with_wide_room_names: bool;
         /// What happens to a change before clients are shown it.
         durability, with_durability: Durability;
+        /// What becomes of changesets that are not allowed, unless their [`Grant`](crate::Grant) says otherwise.
+        refuse, with_refuse: Refuse;
         /// How long the hook may take to decide, and then the HTTP server to hand over the socket.
         upgrade_timeout, with_upgrade_timeout: Duration;
         /// How long a client may take to announce itself.

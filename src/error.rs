@@ -96,6 +96,13 @@ pub enum Error {
         source: Arc<crr::Error>,
     },
 
+    /// A client comes as a site that is not its own: the server's, or one that another identity has written from in this room.
+    #[error("room {room}: this site id is not yours: log in as who it is, or begin with a new database")]
+    SiteTaken {
+        /// The room.
+        room: RoomName,
+    },
+
     /// The engine failed on the room's database.
     #[error("room {room}: {source}")]
     Engine {
@@ -237,6 +244,7 @@ impl Error {
             Self::GoingAway => Close::going_away(),
             Self::WentBack { .. } | Self::FileReplaced { .. } => Close::forked(),
             Self::RoomName(_) | Self::NoSuchRoom { .. } | Self::NoFile { .. } => Close::policy(&self.to_string()),
+            Self::SiteTaken { .. } => Close::site_taken(),
             Self::Changeset { source, .. } => Close::policy(&format!("changes refused: {source}")),
             Self::Engine { .. } | Self::Sqlite { .. } => match self.fault() {
                 Some(Fault::Locked) => Close::locked(),
@@ -289,7 +297,7 @@ impl Error {
     /// Whether a changeset is to blame, and would fail again.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
-            Self::Changeset { .. } => true,
+            Self::Changeset { .. } | Self::SiteTaken { .. } => true,
             Self::RefusedByPrimary { refusal, .. } => refusal.code == Close::POLICY,
             _ => false,
         }

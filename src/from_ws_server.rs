@@ -77,6 +77,8 @@
 //! - **Room names** have letters, digits, `_`, `-` and `.`, and are checked before the upgrade (400 with the reason). If you have rooms with
 //!   other names, [`with_wide_room_names`](crate::SyncConfig::with_wide_room_names) lets them in. Rooms with a dot in their name are
 //!   notified as any other.
+//! - **Web pages connect from the server's own host** only, by the `Origin` that browsers send (403). If your pages come from another host,
+//!   or a proxy changes `Host`, list their origins: [`with_origins`](crate::SyncConfig::with_origins).
 //! - **A schema file with a new text** migrates a room when the first client comes with that version, also while others are
 //!   connected. A client with another version is closed with 4400 and a reason; ws-server left it hanging. Schemas that are migrated have to
 //!   say `CREATE TABLE IF NOT EXISTS`.

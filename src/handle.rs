@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction};
 
+use crate::connection::Close;
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::primary::{Changeset, Opening, Verdict};
 use crate::room::{Purpose, Room, RoomName, SchemaName, Submitted, WantedSchema};
+use crate::sessions::ConnectionFilter;
 
 /// Reads and writes rooms from server code, lists them, and shuts the layer down.
 ///
@@ -149,6 +151,28 @@ impl SyncHandle {
     /// [`RoomStore`](crate::RoomStore) then says.
     pub async fn reopen(&self) {
         self.hub.rooms().reopen().await;
+    }
+
+    /// Closes connections with a code and a reason, and says how many: those that were let in and fit, also if they have not announced
+    /// themselves yet.
+    ///
+    /// Clients come back within seconds. To keep somebody out, see to it first that the hook given to
+    /// [`SyncLayer::authorize`](crate::SyncLayer::authorize) refuses them; a request that it is just deciding about is no connection
+    /// yet. What a client sent before may still be applied. Under [`RoomStore`](crate::RoomStore)s that are several processes, each has
+    /// its own connections.
+    ///
+    /// The code should be 1008, or 3000 to 4999 for one of your own; one that no close frame may carry becomes 1008. Of the reason, at
+    /// most 123 bytes are sent.
+    ///
+    /// ```
+    /// use tower_sqlite_sync::{ConnectionFilter, SyncConfig, SyncLayer};
+    ///
+    /// let rooms = SyncLayer::new(SyncConfig::default()).handle();
+    /// let closed = rooms.disconnect(&ConnectionFilter::default().identity("mallory"), 1008, "your account is closed");
+    /// assert_eq!(closed, 0);
+    /// ```
+    pub fn disconnect(&self, which: &ConnectionFilter, code: u16, reason: &str) -> usize {
+        self.hub.sessions().disconnect(which, &Close::disconnect(code, reason))
     }
 
     /// Waits until the layer shuts down.

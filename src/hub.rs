@@ -12,6 +12,7 @@ use crate::config::SyncConfig;
 use crate::connection::IntakeBudget;
 use crate::refusals::Refusals;
 use crate::room::Registry;
+use crate::sessions::Sessions;
 use crate::store::{self, RoomStore};
 
 /// See the module's documentation.
@@ -20,6 +21,7 @@ pub(crate) struct Hub {
     config: SyncConfig,
     rooms: Arc<Registry>,
     refusals: Refusals,
+    sessions: Arc<Sessions>,
     places: Arc<Semaphore>,
     intake: Arc<IntakeBudget>,
     tasks: TaskTracker,
@@ -62,6 +64,7 @@ impl Hub {
             config,
             rooms,
             refusals: Refusals::default(),
+            sessions: Arc::default(),
             places,
             intake,
             tasks: TaskTracker::new(),
@@ -83,6 +86,11 @@ impl Hub {
     /// The sites whose changes were refused.
     pub(crate) fn refusals(&self) -> &Refusals {
         &self.refusals
+    }
+
+    /// The connections that were let in.
+    pub(crate) fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
     }
 
     /// What incomplete messages of all connections may take.

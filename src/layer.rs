@@ -8,8 +8,10 @@ use tower_layer::Layer;
 use crate::applied::AppliedChangeset;
 use crate::auth::{Authorize, Hook};
 use crate::config::SyncConfig;
+use crate::guard::{ChangeGuard, Guard};
 use crate::handle::SyncHandle;
 use crate::hub::Hub;
+use crate::rebind::{Rebind, Rebinding};
 use crate::service::SyncService;
 use crate::store::RoomStore;
 use crate::upgrade::Entrance;
@@ -69,7 +71,7 @@ impl SyncLayer {
     #[track_caller]
     pub fn new(config: SyncConfig) -> Self {
         require(&config);
-        Self { entrance: Arc::new(Entrance { hub: Hub::new(config), hook: Hook::default() }) }
+        Self { entrance: Arc::new(Entrance::new(Hub::new(config))) }
     }
 
     /// The same, with rooms where `store` says: `db_folder` and `memory` of the configuration don't count then.
@@ -80,8 +82,7 @@ impl SyncLayer {
     #[track_caller]
     pub fn with_store(config: SyncConfig, store: impl RoomStore) -> Self {
         require(&config);
-        let hub = Hub::with_store(config, Arc::new(store));
-        Self { entrance: Arc::new(Entrance { hub, hook: Hook::default() }) }
+        Self { entrance: Arc::new(Entrance::new(Hub::with_store(config, Arc::new(store)))) }
     }
 
     /// The application's own way to the rooms: to read and write them, and to shut the layer down.
@@ -91,8 +92,41 @@ impl SyncLayer {
 
     /// Asks this hook about every request for a room, instead of the one before.
     pub fn authorize(self, hook: impl Authorize) -> Self {
-        let hub = Arc::clone(&self.entrance.hub);
-        Self { entrance: Arc::new(Entrance { hub, hook: Hook::new(hook) }) }
+        self.with(|entrance| entrance.hook = Arc::new(Hook::new(hook)))
+    }
+
+    /// Shows this guard what clients write before it is merged, instead of the one before. Clones of the layer may have one each.
+    pub fn guard(self, guard: impl ChangeGuard) -> Self {
+        self.with(|entrance| entrance.guard = Guard::new(guard))
+    }
+
+    /// Asks this hook, instead of the one before, whether a site that is one identity's may become another's. Without one, it may not,
+    /// and the client is closed with 1008.
+    ///
+    /// A guest who logs in has the same database as before, and a device may be handed on. It is asked about clients that may write,
+    /// when they announce themselves, and if it says yes, the site is the new identity's with the first change that it writes; only
+    /// whoever comes without an identity takes nothing over, and is let in this once. If it panics, the client is closed with 1011;
+    /// if it takes longer than [`SyncConfig::upgrade_timeout`], with 1013.
+    ///
+    /// ```
+    /// use tower_sqlite_sync::{Rebinding, SyncConfig, SyncLayer};
+    ///
+    /// // Guests, whose identities begin so, may become users.
+    /// let layer = SyncLayer::new(SyncConfig::default())
+    ///     .rebind(async |site: Rebinding| site.from.starts_with("guest:") && site.to.is_some());
+    /// ```
+    pub fn rebind<F, Fut>(self, hook: F) -> Self
+    where
+        F: Fn(Rebinding) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = bool> + Send + 'static,
+    {
+        self.with(|entrance| entrance.rebind = Rebind::new(hook))
+    }
+
+    fn with(self, change: impl FnOnce(&mut Entrance)) -> Self {
+        let mut entrance = Entrance::clone(&self.entrance);
+        change(&mut entrance);
+        Self { entrance: Arc::new(entrance) }
     }
 
     /// Tells this closure, instead of the one before, of every client's changes that were merged into a room. All clones of the layer

@@ -45,6 +45,15 @@
 //! schema. From then on every copy of the room, the server's included, is a replica that merges the others' changes by the rules of
 //! the [`crr`] engine, so that all come to the same rows whatever the order.
 //!
+//! # Who may do what
+//!
+//! The hook given to [`SyncLayer::authorize`] answers each request with a [`Grant`]: to read, or to write all tables or some of them; as
+//! whom; until when. Rights are checked for every change that has an effect, in the transaction that would apply it. A guard
+//! ([`SyncLayer::guard`]) sees what clients write before, and may object. What becomes of changes that are not allowed is for the
+//! operator to say: the client is closed, or its copy is made to return to what the room has ([`Refuse`]). A site, one copy of a room's
+//! database on one device, belongs to the first identity that writes from it ([`SyncLayer::rebind`] makes exceptions), and
+//! [`SyncHandle::disconnect`] closes whom you want out.
+//!
 //! # What is promised
 //!
 //! - A client is shown no change that a power loss could take back, and no change is lost that a client believes is safe: changes
@@ -74,14 +83,17 @@
 //! | 1002 | a message that doesn't belong there, or no answer to pings | mend the client |
 //! | 1003 | a text frame in a binary session, or the other way round | keep to the kind of frame of the announce |
 //! | 1007 | a message that doesn't decode | mend the client |
-//! | 1008 | not allowed, or changes that the room's schema refuses | the reason names table and column |
+//! | 1008 | changes that are [not allowed](Refuse), or that the room's schema refuses | the reason names table and column, or is the guard's |
+//! | 1008 | the grant has expired | connect again with a new token |
+//! | 1008 | the site id is the server's, or [another identity's](Grant::with_identity) | log in as who it is, or begin with a new database |
 //! | 1009 | a message over `max_message_bytes` | raise the limit |
 //! | 1011 | the server's fault | read its log |
 //! | 1013 | a limit | try again later |
+//! | any | what server code says in [`SyncHandle::disconnect`] | as the reason says |
 //! | 4400 | schema unknown, or another version | install the same schema text at client and server |
 //!
-//! Before the upgrade, refusals are HTTP responses with a reason: 400 (bad subprotocol or room name), 401 and 403 (the hook), 426
-//! (no WebSocket that we speak, or a server that can't upgrade; over HTTP/2 it is 501), 503 (limits, shutting down).
+//! Before the upgrade, refusals are HTTP responses with a reason: 400 (bad subprotocol or room name), 401 and 403 (the hook; 401 also for
+//! a grant that has expired already, 403 also for [pages of other hosts](Origins)), 426 (no WebSocket that we speak, or a server that can't upgrade; over HTTP/2 it is 501), 503 (limits, shutting down).
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -99,36 +111,47 @@ mod error;
 mod fault;
 pub mod from_ws_server;
 mod future;
+mod grant;
+mod guard;
 mod handle;
 mod handshake;
+mod hook;
 mod hub;
 mod layer;
 mod litefs;
 pub mod on_litefs;
+mod origin;
 mod primary;
 mod quarantine;
+mod rebind;
 mod refusals;
 mod rejection;
 mod room;
 mod service;
+mod sessions;
 mod store;
 mod upgrade;
 
 pub use applied::AppliedChangeset;
-pub use auth::{Access, AuthRequest, Authorize, Denied, Grant};
+pub use auth::{AuthRequest, Authorize, Denied};
 pub use body::SyncBody;
 pub use config::{PathPattern, PathPatternError, SyncConfig};
 pub use config_error::ConfigError;
 pub use durability::Durability;
 pub use error::Error;
 pub use future::SyncFuture;
+pub use grant::{Access, Grant, Refuse};
+pub use guard::{ChangeGuard, Objection, ProposedChanges};
 pub use handle::{RoomStatus, SyncHandle};
 pub use layer::SyncLayer;
 pub use litefs::{LiteFs, LiteFsConfig, LiteFsSecret, LiteFsSecretError, WhoIsPrimary};
-pub use primary::{Changeset, Opening, Primary, PrimaryFuture, PrimaryUnavailable, Refusal, Verdict};
+pub use origin::{Origin, OriginError, Origins};
+pub use primary::{Changeset, Opening, Primary, PrimaryFuture, PrimaryUnavailable, Refusal, Rights, Verdict};
 pub use quarantine::RefusedSite;
+pub use rebind::Rebinding;
 pub use room::{RoomName, RoomNameError, SchemaName};
 pub use service::SyncService;
+pub use sessions::ConnectionFilter;
 pub use store::{Epoch, Home, InMemory, LocalFiles, RoomStore};
 
 pub use crr;

@@ -1,12 +1,15 @@
 //! The process that writes a room, as one that only has a copy of it sees it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use crr::{Position, SiteId};
 use tokio::sync::watch;
 use tower_sqlite_sync_wire::ChangeList;
 
+use crate::grant::Refuse;
 use crate::room::{RoomName, SchemaName};
 
 /// What a [`Primary`] answers in time.
@@ -48,6 +51,35 @@ pub struct Changeset {
     pub schema_version: i64,
     /// The changes.
     pub changes: ChangeList,
+    /// What the client may have applied. Whoever applies the changeset checks it, inside the transaction: only there it shows which
+    /// changes have an effect.
+    pub rights: Arc<Rights>,
+    /// A guard objects to it where the client is connected, and the client's copy is to return to what the room has.
+    pub is_refused: bool,
+}
+
+/// What a client may have applied, as the process knows it that the client is connected to. The default is everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// Who the client is. Its site is that identity's from now on, and must not be another's.
+    pub identity: Option<Arc<str>>,
+    /// Whose the site may have been so far, besides.
+    pub rebinds: Option<Arc<str>>,
+    /// The tables that it may write to; `None` is all of them.
+    pub tables: Option<Arc<BTreeSet<String>>>,
+    /// What becomes of a changeset that is not allowed.
+    pub refuse: Refuse,
+    /// The client brings back what it has of a room that [forked](crate::SyncHandle::fork), the work of others too. Of tables that it may
+    /// not write, it is left to those who may: nothing is applied, and nothing reverted, for then they would come too late.
+    pub brings_back: bool,
+}
+
+impl Rights {
+    /// Whether changes to that table may have an effect.
+    #[must_use]
+    pub fn may_write(&self, table: &str) -> bool {
+        self.tables.as_ref().is_none_or(|tables| tables.contains(table))
+    }
 }
 
 /// What became of opening a room at its primary.

@@ -1,6 +1,6 @@
 //! From a request for a room to a served socket: the steps between, in their order, each with its refusal.
 //!
-//! The form of the request comes first (400, 426, 501), then the room's name (400), a place among the connections (503), the
+//! The form of the request comes first (400, 426, 501), then the page that sent it (403), then the room's name (400), a place among the connections (503), the
 //! application's hook (its own statuses, 500 if it panics, 503 if it takes too long), and last what the HTTP server can
 //! do (426, 501). The hook comes after the name because it gets a [`RoomName`], which exists for good names only; a bad
 //! name says nothing about the server's rooms, so answering it before asking who calls gives nothing away. And it comes
@@ -16,10 +16,13 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
-use crate::auth::{AuthRequest, Grant, Hook};
+use crate::auth::{AuthRequest, Hook};
 use crate::connection::{self, Guest};
+use crate::grant::Grant;
+use crate::guard::Guard;
 use crate::handshake::{Handshake, Transport};
 use crate::hub::{Admission, Hub, Refused};
+use crate::rebind::Rebind;
 use crate::rejection::Rejection;
 use crate::room::RoomName;
 
@@ -32,12 +35,20 @@ const SERVE_WITH_UPGRADES: &str = "serve the application with `axum::serve`, or 
 const LOGGED_NAME: usize = 64;
 
 /// Answers requests for rooms.
+#[derive(Clone)]
 pub(crate) struct Entrance {
     pub(crate) hub: Arc<Hub>,
-    pub(crate) hook: Hook,
+    pub(crate) hook: Arc<Hook>,
+    pub(crate) guard: Guard,
+    pub(crate) rebind: Rebind,
 }
 
 impl Entrance {
+    /// One without hooks.
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub, hook: Arc::default(), guard: Guard::default(), rebind: Rebind::default() }
+    }
+
     /// The response to a request for a WebSocket on one of our paths. If it lets the client in, a task that serves the
     /// socket waits for it.
     pub(crate) async fn receive(self: Arc<Self>, transport: Transport, head: Parts) -> Response<Bytes> {
@@ -49,6 +60,10 @@ impl Entrance {
             Handshake::parse(transport, &head.headers).inspect_err(|rejection| {
                 debug!(reason = rejection.reason(), "handshake refused");
             })?;
+        self.hub.config().origins().admit(&head.uri, &head.headers).map_err(|reason| {
+            info!("handshake of a page refused: its origin is none of `origins`");
+            Rejection::new(StatusCode::FORBIDDEN, reason)
+        })?;
         let room = self.room(&room)?;
         let refused = |rejection: &Rejection| {
             info!(%room, status = rejection.status().as_u16(), reason = rejection.reason(), "refused");
@@ -63,8 +78,10 @@ impl Entrance {
                 transport.not_available(format!("this server can't hand over the connection: {SERVE_WITH_UPGRADES}"))
             );
         };
-        let hub = Arc::clone(&self.hub);
-        self.hub.spawn(take_over(hub, admission, Guest { room, grant }, on_upgrade));
+        let present = self.hub.sessions().enter(room.clone(), grant.shared_identity());
+        let (guard, rebind) = (self.guard.clone(), self.rebind.clone());
+        let guest = Guest { room, grant, present, guard, rebind };
+        self.hub.spawn(take_over(Arc::clone(&self.hub), admission, guest, on_upgrade));
         Ok(accepted)
     }
 
@@ -80,6 +97,9 @@ impl Entrance {
     async fn ask_hook(&self, request: AuthRequest) -> Result<Grant, Rejection> {
         let room = request.room().clone();
         match timeout(self.hub.config().upgrade_timeout(), self.hook.decide(request)).await {
+            Ok(Ok(Ok(grant))) if grant.has_expired() => {
+                Err(Rejection::new(StatusCode::UNAUTHORIZED, "what would let you in has expired: get a new token"))
+            }
             Ok(Ok(Ok(grant))) => Ok(grant),
             Ok(Ok(Err(denied))) => Err(denied.into_rejection()),
             Ok(Err(_panicked)) => {

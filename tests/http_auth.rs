@@ -14,7 +14,7 @@ use http::{HeaderValue, StatusCode};
 use http_fixture::{Answer, ask, config, empty, layer, serve, subprotocol, teapot, upgrade};
 use hyper::upgrade::OnUpgrade;
 use tower::{Layer, service_fn};
-use tower_sqlite_sync::{AuthRequest, Denied, Grant, SyncLayer};
+use tower_sqlite_sync::{AuthRequest, Denied, Grant, Origins, SyncConfig, SyncLayer};
 
 #[derive(Clone, Debug, PartialEq)]
 struct Mark(u32);
@@ -141,4 +141,47 @@ async fn the_hook_is_not_asked_about_requests_of_others() {
     let io = serve(layer.layer(service_fn(teapot)));
     let head = http::Request::get("/sync").header("sec-websocket-protocol", subprotocol("room=test"));
     assert_eq!(ask(io, head.body(empty()).unwrap()).await.status, StatusCode::IM_A_TEAPOT);
+}
+
+/// What a request with these headers gets, for `localhost`.
+async fn from_page(config: SyncConfig, fields: &[(&str, &str)]) -> Answer {
+    let layer = SyncLayer::new(config);
+    let head = fields.iter().fold(upgrade("/sync", "room=test"), |head, (name, value)| head.header(*name, *value));
+    ask(serve(layer.layer(service_fn(teapot))), head.body(empty()).unwrap()).await
+}
+
+fn origins(text: &str) -> SyncConfig {
+    config().with_origins(text.parse().unwrap())
+}
+
+#[tokio::test]
+async fn pages_of_other_hosts_are_refused_unless_they_are_admitted() {
+    let evil = [("origin", "https://evil.example")];
+    let answer = from_page(config(), &evil).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert!(answer.text.contains("`origins`"), "{}", answer.text);
+    for page in ["null", "https://localhost.evil.example", "https://evil.example/localhost", "localhost"] {
+        assert_eq!(from_page(config(), &[("origin", page)]).await.status, StatusCode::FORBIDDEN, "{page}");
+    }
+    let twice = [("origin", "http://localhost"), ("origin", "https://evil.example")];
+    assert_eq!(from_page(config(), &twice).await.status, StatusCode::FORBIDDEN);
+
+    for page in ["http://localhost", "https://localhost", "http://localhost:5173"] {
+        let answer = from_page(config(), &[("origin", page)]).await;
+        assert_eq!(answer.status, StatusCode::SWITCHING_PROTOCOLS, "{page}");
+    }
+    for config in [origins("any"), origins("https://evil.example"), config().with_origins(Origins::Any)] {
+        assert_eq!(from_page(config, &evil).await.status, StatusCode::SWITCHING_PROTOCOLS);
+    }
+    let listed = || origins("https://app.example");
+    assert_eq!(from_page(listed(), &[("origin", "http://localhost")]).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(from_page(listed(), &[]).await.status, StatusCode::SWITCHING_PROTOCOLS, "it is no page");
+}
+
+#[tokio::test]
+async fn a_page_that_may_not_connect_is_not_shown_to_the_hook() {
+    let layer = layer().authorize(async |_request: AuthRequest| Err(Denied::unauthorized("asked")));
+    let head = upgrade("/sync", "room=test").header("origin", "https://evil.example");
+    let answer = ask(serve(layer.layer(service_fn(teapot))), head.body(empty()).unwrap()).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
 }

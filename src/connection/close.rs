@@ -48,6 +48,16 @@ impl Close {
         Self::new(Self::POLICY, reason)
     }
 
+    /// 1008: the site is another identity's.
+    pub(crate) fn site_taken() -> Self {
+        Self::policy("this site id is another user's here: log in as that user, or begin with a new database")
+    }
+
+    /// 1008: the grant has ended.
+    pub(crate) fn expired() -> Self {
+        Self::policy("what this connection was let in with has expired: connect again with a new token")
+    }
+
     /// 1009: a message over the limit.
     pub(crate) fn too_big(limit: usize) -> Self {
         Self::new(1009, &format!("a message may have {limit} bytes (max_message_bytes)"))
@@ -86,6 +96,12 @@ impl Close {
     /// 4400: client and room don't have the same schema.
     pub(crate) fn schema(reason: &str) -> Self {
         Self::new(4400, reason)
+    }
+
+    /// What the application says. A code that no close frame may carry (RFC 6455 §7.4) becomes 1008.
+    pub(crate) fn disconnect(code: u16, reason: &str) -> Self {
+        let may_be_sent = matches!(code, 1000..=1003 | 1007..=1009 | 1011..=1014 | 3000..=4999);
+        Self::new(if may_be_sent { code } else { Self::POLICY }, reason)
     }
 
     /// What the room's primary says.
@@ -129,6 +145,13 @@ mod tests {
         let close = Close::policy(&"é".repeat(100));
         assert_eq!(close.reason().len(), 122);
         assert_eq!(close.reason(), "é".repeat(61));
+    }
+
+    #[test]
+    fn a_code_that_may_not_be_sent_becomes_another() {
+        let sent = |code| Close::disconnect(code, "bye").code();
+        assert_eq!([1000, 1008, 3000, 4999].map(sent), [1000, 1008, 3000, 4999]);
+        assert_eq!([0, 999, 1004, 1005, 1006, 1015, 2999, 5000, u16::MAX].map(sent), [1008; 9]);
     }
 
     #[test]

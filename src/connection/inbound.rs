@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
-use tower_sqlite_sync_wire::{Changes, Message, Position, RejectChanges, SiteId, StartStreaming};
+use tower_sqlite_sync_wire::{ChangeList, Changes, Message, Position, RejectChanges, SiteId, StartStreaming};
 
 use super::dialect::Dialect;
 use super::intake::Refusal;
@@ -17,11 +17,13 @@ use super::liveness::Liveness;
 use super::outbound::Command;
 use super::upload::Upload;
 use super::{Close, End, NOBODY, Session};
-use crate::auth::Access;
 use crate::config::SyncConfig;
 use crate::error::Error;
+use crate::grant::{Access, Refuse};
+use crate::guard::{Guard, ProposedChanges};
+use crate::primary::Rights;
 use crate::refusals::Refusals;
-use crate::room::{Applied, Changeset, Outcome, Room};
+use crate::room::{Applied, Changeset, Outcome, Room, engine_site};
 
 /// Changesets of one connection that the writer may hold: enough to keep it busy while the next one is on the wire.
 const MAX_IN_FLIGHT: usize = 16;
@@ -37,6 +39,8 @@ pub(super) struct Inbound<'a, S> {
     client: SiteId,
     schema_version: i64,
     access: Access,
+    rights: Arc<Rights>,
+    guard: &'a Guard,
     config: &'a SyncConfig,
     refusals: &'a Refusals,
     liveness: &'a Liveness,
@@ -46,6 +50,8 @@ pub(super) struct Inbound<'a, S> {
     in_flight: usize,
     restart: Option<Restart>,
     retelling: bool,
+    /// The next changes are all that the client has of a room that forked, the work of others too.
+    brings_back: bool,
     /// Changes that came before they were asked for.
     unasked: Option<Message>,
 }
@@ -70,6 +76,8 @@ where
             client: session.client,
             schema_version: session.schema.version,
             access: session.access,
+            rights: session.rights.clone(),
+            guard: session.guard,
             config: session.config,
             refusals: session.refusals,
             liveness: session.liveness,
@@ -79,8 +87,14 @@ where
             in_flight: 0,
             restart: None,
             retelling: false,
+            brings_back: false,
             unasked: None,
         }
+    }
+
+    /// Takes the first changes for all that the client has of a room that forked.
+    pub(super) fn expect_others_work(&mut self) {
+        self.brings_back = true;
     }
 
     /// Lets the client wait for `something` before it is asked for its changes. It is heard meanwhile; changes that it sends
@@ -176,12 +190,40 @@ where
             return Ok(());
         }
         tracing::debug!(changes = changes.len(), since = since.db_version, "changes received");
-        let schema_version = self.schema_version;
-        let changeset = Changeset { sender, since, changes, schema_version, reply: self.reply.clone() };
         let _held = self.liveness.hold();
+        let mut rights = self.rights.clone();
+        if std::mem::take(&mut self.brings_back) {
+            Arc::make_mut(&mut rights).brings_back = true;
+        }
+        let is_refused = self.is_objected_to(&changes, &rights).await?;
+        let (schema_version, reply) = (self.schema_version, self.reply.clone());
+        let changeset = Changeset { sender, since, changes, schema_version, rights, is_refused, reply };
         self.room.merge(changeset).await.map_err(|error| refused(&error))?;
         self.in_flight += 1;
         Ok(())
+    }
+
+    /// Shows changes to the guard; whether they are to be reverted. The work of others never is: it would be lost also to those who
+    /// bring it back later.
+    async fn is_objected_to(&self, changes: &ChangeList, rights: &Rights) -> Result<bool, End> {
+        let propose = || {
+            let (room, site) = (self.room.name().clone(), engine_site(self.client));
+            ProposedChanges::new(room, site, rights.identity.clone(), changes.clone())
+        };
+        match self.guard.ask(self.config.queue_wait(), propose).await {
+            Ok(Ok(())) => Ok(false),
+            Ok(Err(objection)) => {
+                tracing::warn!(%objection, refuse = ?rights.refuse, "the guard objects to changes");
+                match rights.refuse {
+                    Refuse::Revert if !rights.brings_back => Ok(true),
+                    Refuse::Revert | Refuse::Close => {
+                        self.refusals.refuse(self.room.name(), self.client);
+                        Err(Close::policy(&format!("changes refused: {objection}")).into())
+                    }
+                }
+            }
+            Err(failure) => Err(failure.close("guard").into()),
+        }
     }
 
     async fn on_outcome(&mut self, outcome: Outcome) -> Result<(), End> {

@@ -36,11 +36,15 @@ pub(crate) use self::intake::IntakeBudget;
 use self::liveness::{Liveness, Watched};
 use self::outbound::{Command, Cursor, Outbound};
 use self::upload::Upload;
-use crate::auth::{Access, Grant};
 use crate::config::SyncConfig;
+use crate::grant::{Access, Grant};
+use crate::guard::Guard;
 use crate::hub::{Admission, Hub};
+use crate::primary::Rights;
+use crate::rebind::{Rebind, Rebinding};
 use crate::refusals::Refusals;
-use crate::room::{Lease, Purpose, Room, RoomName, SchemaName, Standing, WantedSchema};
+use crate::room::{Lease, Purpose, Room, RoomName, SchemaName, Standing, WantedSchema, engine_site};
+use crate::sessions::Present;
 
 /// What a socket reads ahead. Most connections are idle most of the time.
 const READ_BUFFER: usize = 4 << 10;
@@ -62,6 +66,9 @@ const NOBODY: SiteId = SiteId::from_bytes([0xff; 16]);
 pub(crate) struct Guest {
     pub(crate) room: RoomName,
     pub(crate) grant: Grant,
+    pub(crate) present: Present,
+    pub(crate) guard: Guard,
+    pub(crate) rebind: Rebind,
 }
 
 /// How a connection comes to its end.
@@ -83,6 +90,8 @@ struct Session<'a> {
     schema: WantedSchema,
     client: SiteId,
     access: Access,
+    rights: Arc<Rights>,
+    guard: &'a Guard,
     config: &'a SyncConfig,
     refusals: &'a Refusals,
     liveness: &'a Liveness,
@@ -111,6 +120,8 @@ where
         let end = tokio::select! {
             end = converse(&hub, &guest, &liveness, &mut sink, &mut stream) => end,
             () = hub.closing() => End::Close(Close::going_away()),
+            close = guest.present.told_to_go() => End::Close(close),
+            () = guest.grant.expired() => End::Close(Close::expired()),
         };
         match end {
             End::Close(close) => {
@@ -153,6 +164,11 @@ where
         Err(end) => return end,
     };
     let client = presence.sender;
+    guest.present.announced(engine_site(client));
+    let rebinds = match taken_over(hub, guest, &lease, client).await {
+        Ok(rebinds) => rebinds,
+        Err(end) => return end,
+    };
     let standing = match greet(&lease, &presence, guest.grant.access()).await {
         Ok(standing) => standing,
         Err(end) => return end,
@@ -163,11 +179,13 @@ where
         schema,
         client,
         access: guest.grant.access(),
+        rights: Arc::new(rights(&guest.grant, rebinds, config)),
+        guard: &guest.guard,
         config,
         refusals: hub.refusals(),
         liveness,
     };
-    let start = match start_streaming(&session, standing).await {
+    let start = match start_streaming(&session).await {
         Ok(message) => Command::Send(Message::StartStreaming(message)),
         Err(end) => return end,
     };
@@ -175,7 +193,7 @@ where
     let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
     let mut inbound = Inbound::new(stream, &session, commands.clone());
     let mut outbound = Outbound::new(sink, &session, obeyed, seen(&session.room, &presence));
-    if standing != Standing::GoesOn {
+    if standing == Standing::WentBack {
         outbound.include_its_own(session.room.now());
     }
     let receiving = async {
@@ -188,6 +206,7 @@ where
         }
         let mut upload = None;
         if session.access == Access::ReadWrite && brings_back(&session.room, &presence) {
+            inbound.expect_others_work();
             match inbound.wait_for(Upload::wait(session.room.uploads())).await {
                 Ok(place) => upload = place,
                 Err(end) => return end,
@@ -205,6 +224,36 @@ where
         close = session.room.outgrown(&session.schema) => End::Close(close),
         end = receiving => end,
         end = outbound.run() => end,
+    }
+}
+
+/// Whose the site was so far that a client announces, if that is another identity and it may be taken over. Clients that may not
+/// write are not asked: nothing that they do is done as that site.
+async fn taken_over(hub: &Hub, guest: &Guest, room: &Room, client: SiteId) -> Result<Option<Arc<str>>, End> {
+    if guest.grant.access() == Access::ReadOnly {
+        return Ok(None);
+    }
+    let to = guest.grant.shared_identity();
+    let Some(from) = room.holder(client).await?.filter(|holder| to.as_deref() != Some(holder)) else {
+        return Ok(None);
+    };
+    let from: Arc<str> = from.into();
+    let rebinding = Rebinding { room: guest.room.clone(), site: engine_site(client), from: from.clone(), to };
+    match guest.rebind.ask(hub.config().upgrade_timeout(), rebinding).await {
+        Ok(true) => Ok(Some(from)),
+        Ok(false) => Err(Close::site_taken().into()),
+        Err(failure) => Err(failure.close("rebind").into()),
+    }
+}
+
+/// What a client with this grant may have applied.
+fn rights(grant: &Grant, rebinds: Option<Arc<str>>, config: &SyncConfig) -> Rights {
+    Rights {
+        identity: grant.shared_identity(),
+        rebinds,
+        tables: grant.shared_tables(),
+        refuse: grant.refuse().unwrap_or(config.refuse()),
+        brings_back: false,
     }
 }
 
@@ -251,17 +300,16 @@ async fn enter(hub: &Hub, guest: &Guest, presence: &AnnouncePresence) -> Result<
     tracing::info!(schema = %name, version = presence.schema_version, "site announced");
     let wanted = WantedSchema { name, version: presence.schema_version };
     let lease = hub.rooms().enter(&guest.room, &Purpose::Client(wanted.clone())).await.map_err(refused)?;
-    if presence.sender == lease.site() {
+    if lease.is_site(presence.sender) {
         return Err(Close::policy("this site id is the server's own").into());
     }
     Ok((lease, wanted))
 }
 
 /// Tells a client from where on we lack its changes. One that may not write is muted: nothing is newer than what we claim to have.
-async fn start_streaming(session: &Session<'_>, standing: Standing) -> Result<StartStreaming, End> {
+async fn start_streaming(session: &Session<'_>) -> Result<StartStreaming, End> {
     let since = match session.access {
         Access::ReadOnly => Position::MUTE,
-        Access::ReadWrite if standing == Standing::Young => Position::START,
         Access::ReadWrite => session.room.position(session.client).await?,
     };
     Ok(StartStreaming { since, exclude_sites: vec![session.room.site()], local_only: false })

@@ -233,9 +233,10 @@ impl Node {
                     Err(error) => Err(error),
                 }
             }
-            Request::Apply { sender, since, schema_version, changes, .. } => {
+            Request::Apply { sender, since, schema_version, changes, rights, is_refused, .. } => {
                 let since = crr::Position { db_version: since.db_version, seq: since.seq };
-                let changeset = Changeset { site: engine_site(sender), since, schema_version, changes };
+                let site = engine_site(sender);
+                let changeset = Changeset { site, since, schema_version, changes, rights, is_refused };
                 let submitted = rooms.submit(&room, changeset).await;
                 drop(turn);
                 let applied = async { submitted?.verdict().await };
@@ -346,6 +347,8 @@ impl Primary for ThePrimary {
             since: wire_position(changeset.since),
             schema_version: changeset.schema_version,
             changes: changeset.changes.clone(),
+            rights: changeset.rights.clone(),
+            is_refused: changeset.is_refused,
         };
         Box::pin(async move {
             match self.ask(request).await? {

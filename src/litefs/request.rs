@@ -1,13 +1,16 @@
 //! What a replica asks of the primary, the answers, and both as bytes.
 //!
-//! A body starts with the version of this encoding (1) and its kind. Integers are big-endian; a *text* is its length (u32) and UTF-8;
+//! A body starts with the version of this encoding (2) and its kind. Integers are big-endian; a *text* is its length (u32) and UTF-8;
 //! a *position* is db_version and seq (i64 each); an *optional* x is 0, or 1 and x; what stands last has no length. Messages are those
 //! of [`tower_sqlite_sync_wire`]'s binary codec.
 //!
 //! | request | kind | in order |
 //! |---|---|---|
 //! | [`OpenRoom`](Request::OpenRoom) | 1 | message 5, with request id 0 |
-//! | [`Apply`](Request::Apply) | 2 | schema version i64; room text; message 2, which has the `since` that message 6 lacks |
+//! | [`Apply`](Request::Apply) | 2 | schema version i64; room text; *rights*; refused u8; message 2, which has the `since` that message 6 lacks |
+//!
+//! *Rights* are: optional identity text; optional text for whose the site may have been; optional tables, a count (u32) and so many
+//! texts; u8, 0 to close whoever goes beyond them, 1 to revert what does; and u8, 1 if the client brings back what the room may have lost.
 //!
 //! | answer | kind | in order |
 //! |---|---|---|
@@ -17,13 +20,17 @@
 //! | [`NotPrimary`](Answer::NotPrimary) | 4 | optional text |
 //! | [`Failed`](Answer::Failed) | 5 | code u16; text |
 
+use std::sync::Arc;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
 use tower_sqlite_sync_wire as wire;
 
 use super::position::TxId;
+use crate::grant::Refuse;
+use crate::primary::Rights;
 
 /// Nodes that run different versions meet while a cluster is updated; they refuse each other's bodies and the clients come again.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 mod kind {
     pub(super) const OPEN_ROOM: u8 = 1;
@@ -50,6 +57,10 @@ pub(crate) enum Request {
         /// The version of the schema that the client has.
         schema_version: i64,
         changes: wire::ChangeList,
+        /// What the client may have applied.
+        rights: Arc<Rights>,
+        /// Whether a guard objects to them.
+        is_refused: bool,
     },
 }
 
@@ -123,12 +134,14 @@ impl Request {
                 let message = wire::CreateDbOnPrimary { request_id: 0, room, schema_name, schema_version };
                 out.put(wire::Message::CreateDbOnPrimary(message).encode());
             }
-            Self::Apply { room, sender, since, schema_version, changes } => {
+            Self::Apply { room, sender, since, schema_version, changes, rights, is_refused } => {
                 let head = wire::ChangesHead { sender, since, count: changes.len() };
                 out.reserve(64 + room.len() + wire::ChangesHead::MAX_LEN + changes.byte_len());
                 out.put_u8(kind::APPLY);
                 out.put_i64(schema_version);
                 put_text(&mut out, &room);
+                put_rights(&mut out, &rights);
+                out.put_u8(u8::from(is_refused));
                 head.encode_into(&mut out);
                 out.put_slice(changes.encoded());
             }
@@ -149,9 +162,11 @@ impl Request {
             kind::APPLY => {
                 let schema_version = body.try_get_i64()?;
                 let room = text(&mut body)?;
+                let rights = Arc::new(rights(&mut body)?);
+                let is_refused = flag(&mut body)?;
                 match wire::Message::decode(body)? {
                     wire::Message::Changes(wire::Changes { sender, since, changes }) => {
-                        Ok(Self::Apply { room, sender, since, schema_version, changes })
+                        Ok(Self::Apply { room, sender, since, schema_version, changes, rights, is_refused })
                     }
                     other => Err(BodyError::OtherMessage(other.name())),
                 }
@@ -183,10 +198,7 @@ impl Answer {
             }
             Self::NotPrimary { believed } => {
                 out.put_u8(kind::NOT_PRIMARY);
-                out.put_u8(u8::from(believed.is_some()));
-                if let Some(believed) = believed {
-                    put_text(&mut out, believed);
-                }
+                put_optional_text(&mut out, believed.as_deref());
             }
             Self::Failed { code, reason } => {
                 out.put_u8(kind::FAILED);
@@ -207,10 +219,7 @@ impl Answer {
                 db_version: body.try_get_i64()?,
             },
             kind::GAP => Self::Gap { position: position(&mut body)? },
-            kind::NOT_PRIMARY => {
-                let known = flag(&mut body)?;
-                Self::NotPrimary { believed: known.then(|| text(&mut body)).transpose()? }
-            }
+            kind::NOT_PRIMARY => Self::NotPrimary { believed: optional_text(&mut body)? },
             kind::FAILED => Self::Failed { code: body.try_get_u16()?, reason: text(&mut body)? },
             unknown => return Err(BodyError::Kind(unknown)),
         };
@@ -257,8 +266,45 @@ fn text(body: &mut Bytes) -> Result<String, BodyError> {
     Ok(std::str::from_utf8(&body.split_to(len))?.to_owned())
 }
 
+fn put_optional_text(out: &mut BytesMut, text: Option<&str>) {
+    out.put_u8(u8::from(text.is_some()));
+    if let Some(text) = text {
+        put_text(out, text);
+    }
+}
+
+fn optional_text(body: &mut Bytes) -> Result<Option<String>, BodyError> {
+    flag(body)?.then(|| text(body)).transpose()
+}
+
+fn put_rights(out: &mut BytesMut, Rights { identity, rebinds, tables, refuse, brings_back }: &Rights) {
+    put_optional_text(out, identity.as_deref());
+    put_optional_text(out, rebinds.as_deref());
+    out.put_u8(u8::from(tables.is_some()));
+    if let Some(tables) = tables {
+        out.put_u32(u32::try_from(tables.len()).unwrap_or(u32::MAX));
+        tables.iter().for_each(|table| put_text(out, table));
+    }
+    out.put_u8(u8::from(*refuse == Refuse::Revert));
+    out.put_u8(u8::from(*brings_back));
+}
+
+fn rights(body: &mut Bytes) -> Result<Rights, BodyError> {
+    let identity = optional_text(body)?.map(Arc::from);
+    let rebinds = optional_text(body)?.map(Arc::from);
+    let tables = match flag(body)? {
+        true => Some((0..body.try_get_u32()?).map(|_| text(body)).collect::<Result<_, _>>()?),
+        false => None,
+    };
+    let refuse = if flag(body)? { Refuse::Revert } else { Refuse::Close };
+    let brings_back = flag(body)?;
+    Ok(Rights { identity, rebinds, tables: tables.map(Arc::new), refuse, brings_back })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -289,19 +335,33 @@ mod tests {
         vec(one, 0..5).prop_map(|lists| lists.iter().flatten().collect())
     }
 
+    fn any_rights() -> impl Strategy<Value = Rights> {
+        any::<(Option<String>, Option<String>, Option<BTreeSet<String>>, bool, bool)>().prop_map(
+            |(identity, rebinds, tables, reverts, brings_back)| Rights {
+                identity: identity.map(Arc::from),
+                rebinds: rebinds.map(Arc::from),
+                tables: tables.map(Arc::new),
+                refuse: if reverts { Refuse::Revert } else { Refuse::Close },
+                brings_back,
+            },
+        )
+    }
+
     fn any_request() -> impl Strategy<Value = Request> {
         let open = any::<(String, String, i64)>().prop_map(|(room, schema_name, schema_version)| Request::OpenRoom {
             room,
             schema_name,
             schema_version,
         });
-        let apply = (any::<(String, [u8; 16], i64)>(), any_position(), any_changes()).prop_map(
-            |((room, sender, schema_version), since, changes)| Request::Apply {
+        let apply = (any::<(String, [u8; 16], i64, bool)>(), any_position(), any_changes(), any_rights()).prop_map(
+            |((room, sender, schema_version, is_refused), since, changes, rights)| Request::Apply {
                 room,
                 sender: wire::SiteId::from_bytes(sender),
                 since,
                 schema_version,
                 changes,
+                rights: Arc::new(rights),
+                is_refused,
             },
         );
         prop_oneof![open, apply]
@@ -352,7 +412,7 @@ mod tests {
 
     #[test]
     fn another_version_is_named() {
-        let error = Answer::decode(Bytes::from_static(&[2, 1])).unwrap_err();
-        assert_eq!(error.to_string(), "it has version 2, not 1: bring all nodes to the same version");
+        let error = Answer::decode(Bytes::from_static(&[1, 1])).unwrap_err();
+        assert_eq!(error.to_string(), "it has version 1, not 2: bring all nodes to the same version");
     }
 }

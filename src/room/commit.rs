@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use crr::{Crr, Merge, MergeOptions};
+use crr::{Crr, Merge, MergeOptions, Merged};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tower_sqlite_sync_wire as wire;
 
@@ -17,12 +17,14 @@ use super::frame::Frame;
 use super::lineage::Lineage;
 use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome, Queued};
-use super::{Origin, Parts, RoomName, Surroundings, migration};
+use super::{Origin, Parts, RoomName, Surroundings, migration, sites};
 use crate::Durability;
 use crate::applied::{AppliedChangeset, Observer};
 use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
+use crate::grant::Refuse;
+use crate::primary::Rights;
 use crate::quarantine::Quarantine;
 
 /// A transaction of the application.
@@ -33,6 +35,15 @@ pub(super) type WriteJob = Box<dyn FnOnce(&Transaction<'_>) -> Verdict + Send>;
 pub(super) enum Verdict {
     Commit,
     RollBack,
+}
+
+/// What is to become of a changeset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// It is merged if its sender's rights allow it, and reverted if a guard objects to it.
+    AsAllowed,
+    /// It is reverted.
+    Overrule,
 }
 
 /// What a transaction needs to know, on whichever thread it runs.
@@ -62,30 +73,39 @@ impl Commit {
     /// one at fault fails. (A savepoint for each would cost every batch what only a bad one needs.) Other errors, such as a full
     /// disk or a lock that somebody holds, would meet each of them.
     ///
+    /// What its sender's rights may not cover has a transaction of its own from the start, so that whoever sends such things doesn't
+    /// make those of others be merged twice.
+    ///
     /// Those that clients with another schema have queued are left: their connections are closing, and their changes may not fit. So
     /// are all if another process has just migrated the room, or made it another site.
     pub(super) fn changesets(&self, conn: &mut Connection, batch: Vec<Queued>) {
         let version = self.parts.schema.borrow().version();
-        let changesets: Vec<&Changeset> = batch
+        let changesets: Vec<(&Changeset, bool)> = batch
             .iter()
             .map(|queued| &queued.changeset)
             .filter(|changeset| changeset.schema_version == version)
+            .map(|changeset| (changeset, changeset.is_in_question()))
             .collect();
-        if changesets.is_empty() {
-            return;
+        for run in changesets.chunk_by(|(_, before), (_, after)| !before && !after) {
+            let run: Vec<&Changeset> = run.iter().map(|(changeset, _)| *changeset).collect();
+            self.run(conn, &run);
         }
-        let outcomes = match self.together(conn, &changesets) {
-            Ok(outcomes) => outcomes,
-            Err(error) if error.is_refused() && changesets.len() > 1 => {
-                tracing::debug!(room = %self.room, changesets = changesets.len(), %error, "batch rolled back, merging one by one");
-                changesets.iter().map(|changeset| self.alone(conn, changeset)).collect()
-            }
-            Err(error) => match changesets[..] {
-                [only] if error.is_refused() => vec![self.refused(conn, only, error)],
-                _ => self.failed(error, changesets.len()),
+    }
+
+    /// Merges changesets in one transaction if they can be, and answers.
+    fn run(&self, conn: &mut Connection, changesets: &[&Changeset]) {
+        let outcomes = match changesets {
+            [one] => self.alone(conn, one).into_iter().collect(),
+            several => match self.together(conn, several, Manner::AsAllowed) {
+                Ok(outcomes) => outcomes,
+                Err(error) if error.is_refused() => {
+                    tracing::debug!(room = %self.room, changesets = several.len(), %error, "batch rolled back, merging one by one");
+                    several.iter().map_while(|changeset| self.alone(conn, changeset)).collect()
+                }
+                Err(error) => self.failed(error, several.len()),
             },
         };
-        for (changeset, outcome) in changesets.into_iter().zip(outcomes) {
+        for (changeset, outcome) in changesets.iter().zip(outcomes) {
             if let Outcome::Applied(Applied { position, .. }) = outcome {
                 self.quarantine.applied(&self.room, convert::engine_site(changeset.sender), position.db_version);
             }
@@ -224,13 +244,20 @@ impl Commit {
         self.committed(conn, now)
     }
 
-    fn alone(&self, conn: &mut Connection, changeset: &Changeset) -> Outcome {
-        let outcomes = match self.together(conn, &[changeset]) {
-            Ok(outcomes) => outcomes,
-            Err(error) if error.is_refused() => return self.refused(conn, changeset, error),
-            Err(error) => self.failed(error, 1),
-        };
-        outcomes.into_iter().next().unwrap_or(Outcome::Failed(Error::GoingAway))
+    /// `None` if it is left, as [`changesets`](Self::changesets) may leave all.
+    fn alone(&self, conn: &mut Connection, changeset: &Changeset) -> Option<Outcome> {
+        let mut outcomes = self.together(conn, &[changeset], Manner::AsAllowed);
+        if let Err(crr::Error::NotPermitted { table }) = &outcomes
+            && changeset.rights.refuse == Refuse::Revert
+        {
+            tracing::info!(room = %self.room, site = %changeset.sender, table, "changes reverted: their sender may not write to the table");
+            outcomes = self.together(conn, &[changeset], Manner::Overrule);
+        }
+        match outcomes {
+            Ok(outcomes) => outcomes.into_iter().next(),
+            Err(error) if error.is_refused() => Some(self.refused(conn, changeset, error)),
+            Err(error) => self.failed(error, 1).pop(),
+        }
     }
 
     /// What an error means for each of so many changesets that it met.
@@ -246,7 +273,7 @@ impl Commit {
         std::iter::repeat_n(source, changesets).map(failed).map(Outcome::Failed).collect()
     }
 
-    fn together(&self, conn: &mut Connection, changesets: &[&Changeset]) -> crr::Result<Vec<Outcome>> {
+    fn together(&self, conn: &mut Connection, changesets: &[&Changeset], manner: Manner) -> crr::Result<Vec<Outcome>> {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if self.is_another_room(&tx)? {
             tx.rollback()?;
@@ -258,7 +285,7 @@ impl Commit {
         let mut merge = Merge::new(&tx, options)?;
         let outcomes = changesets
             .iter()
-            .map(|changeset| merge_one(&tx, &mut merge, changeset))
+            .map(|changeset| merge_one(&self.room, &tx, &mut merge, changeset, manner))
             .collect::<crr::Result<Vec<_>>>()?;
         if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied(_))) {
             let announced = self.parts.announced.write(&tx)?;
@@ -394,24 +421,53 @@ impl Commit {
 
 /// Merges a changeset if it continues what the room has from its sender, and moves the sender's position, which is read here, inside
 /// the transaction.
-fn merge_one(tx: &Transaction<'_>, merge: &mut Merge<'_>, changeset: &Changeset) -> crr::Result<Outcome> {
+fn merge_one(
+    room: &RoomName,
+    tx: &Transaction<'_>,
+    merge: &mut Merge<'_>,
+    changeset: &Changeset,
+    manner: Manner,
+) -> crr::Result<Outcome> {
     let crr = Crr::of(tx)?;
     let sender = convert::engine_site(changeset.sender);
     let position = crr.position(sender)?;
     if convert::engine_position(changeset.since) > position {
         return Ok(Outcome::Gap(convert::wire_position(position)));
     }
-    let merged = merge.changeset(changeset.changes.iter().map(|change| convert::incoming(change, sender)))?;
+    let rights = &changeset.rights;
+    let holder = sites::holder(tx, changeset.sender)?;
+    if !sites::admits(holder.as_deref(), rights) {
+        return Ok(Outcome::Failed(Error::SiteTaken { room: room.clone() }));
+    }
+    let overrules = manner == Manner::Overrule || changeset.is_refused;
+    let changes = changeset.changes.iter().map(|change| convert::incoming(change, sender));
+    let merged = merge_within(rights, merge, changes, overrules)?;
     let end = changeset.changes.iter().map(|change| change.db_version).max().unwrap_or(position.db_version);
     let position = position.max(crr::Position { db_version: end, seq: 0 });
     crr.set_position(sender, position)?;
+    sites::bind(tx, changeset.sender, holder.as_deref(), rights)?;
     Ok(Outcome::Applied(Applied {
         since: changeset.since,
         position: convert::wire_position(position),
         partial_rows: merged.partial_rows > 0,
-        changes: merged.applied,
+        changes: if overrules { 0 } else { merged.applied },
         db_version: merged.db_version,
     }))
+}
+
+/// Merges changes as far as their sender's rights allow it, or has their sender take the room's rows instead.
+fn merge_within<'c>(
+    rights: &Rights,
+    merge: &mut Merge<'_>,
+    changes: impl Iterator<Item = crr::Change<'c>> + Clone,
+    overrules: bool,
+) -> crr::Result<Merged> {
+    match rights.tables {
+        _ if overrules => merge.overrule(changes),
+        Some(_) if rights.brings_back => merge.changeset(changes.filter(|change| rights.may_write(change.table))),
+        Some(_) => merge.changeset_within(changes, &|table| rights.may_write(table)),
+        None => merge.changeset(changes),
+    }
 }
 
 /// Commits and says up to which db_version there is anything. The version is read before the commit: what another process commits

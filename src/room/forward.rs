@@ -117,6 +117,8 @@ async fn hand_over(room: &RoomName, primary: &dyn Primary, changeset: &Changeset
         since: engine_position(since),
         schema_version: changeset.schema_version,
         changes: changeset.changes.clone(),
+        rights: changeset.rights.clone(),
+        is_refused: changeset.is_refused,
     };
     match persist(room, patience, || primary.apply(room, &changeset)).await {
         Ok(Verdict::Applied { position, partial_rows, changes, db_version }) => {

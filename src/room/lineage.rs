@@ -68,8 +68,8 @@ impl Lineage {
         Ok(Self { ancestors: ancestors.collect::<rusqlite::Result<_>>()? })
     }
 
-    /// Whether the database was that site.
-    pub(super) fn includes(&self, site: SiteId) -> bool {
+    /// Whether the database was that site before.
+    pub(crate) fn includes(&self, site: SiteId) -> bool {
         self.ancestors.iter().any(|ancestor| ancestor.site == site)
     }
 

@@ -33,6 +33,7 @@ mod registry;
 mod replaced;
 mod restore;
 mod schema;
+mod sites;
 mod staged;
 mod submit;
 mod watcher;
@@ -63,7 +64,7 @@ pub(crate) use self::schema::WantedSchema;
 pub(crate) use self::submit::Submitted;
 pub(crate) use self::writer::{Applied, Changeset, Outcome};
 
-use self::announced::{Announced, Before};
+use self::announced::Announced;
 use self::arrival::Arrival;
 use self::database::{Interrupter, Location, ReadConnections, WriteConnection};
 use self::feed::Feed;
@@ -336,6 +337,16 @@ impl Room {
         self.parts.feed.encode(head, async |after, upto| self.read_frame(after, upto, None).await).await
     }
 
+    /// Whether the room's database is that site, or was.
+    pub(crate) fn is_site(&self, site: wire::SiteId) -> bool {
+        site == self.parts.site || self.lineage.includes(site)
+    }
+
+    /// The identity that has written from `site`.
+    pub(crate) async fn holder(&self, site: wire::SiteId) -> Result<Option<String>, Error> {
+        self.read(move |conn| sites::holder(conn, site)).await?.map_err(|error| Error::sqlite(&self.name, error))
+    }
+
     /// What the room has from `site`.
     pub(crate) async fn position(&self, site: wire::SiteId) -> Result<wire::Position, Error> {
         let position = self.read(move |conn| crr::Crr::of(conn)?.position(engine_site(site))).await;
@@ -349,9 +360,9 @@ impl Room {
         if !self.is_written_here {
             return Ok(Standing::GoesOn);
         }
-        let before = self.read(move |conn| Before::read(conn, engine_site(site))).await?;
-        let before = before.map_err(|error| Error::engine(&self.name, error))?;
-        let standing = self.parts.announced.note(site, seen, &before);
+        let before = self.read(move |conn| announced::last(conn, site)).await?;
+        let before = before.map_err(|error| Error::sqlite(&self.name, error))?;
+        let standing = self.parts.announced.note(site, seen, before);
         if standing == Standing::WentBack {
             self.queue.forget(site).await?;
         }

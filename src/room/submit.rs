@@ -21,15 +21,23 @@ impl Room {
         if !room.is_written_here {
             return Err(Error::NotPrimary { room: room.name.clone() });
         }
+        let site = convert::wire_site(changeset.site);
         let (reply, outcomes) = mpsc::unbounded_channel();
         let changeset = Changeset {
-            sender: convert::wire_site(changeset.site),
+            sender: site,
             since: convert::wire_position(changeset.since),
             changes: changeset.changes,
             schema_version: changeset.schema_version,
+            rights: changeset.rights,
+            is_refused: changeset.is_refused,
             reply,
         };
-        room.merge(changeset).await?;
+        if room.is_site(site) {
+            // As its own connections say when a client announces itself so.
+            drop(changeset.reply.send(Outcome::Failed(Error::SiteTaken { room: room.name.clone() })));
+        } else {
+            room.merge(changeset).await?;
+        }
         Ok(Submitted { room, outcomes })
     }
 }
@@ -45,7 +53,7 @@ impl Submitted {
                 db_version: applied.db_version,
             }),
             Some(Outcome::Gap(position)) => Ok(Verdict::Gap(convert::engine_position(position))),
-            Some(Outcome::Failed(error @ Error::Changeset { .. })) => Ok(Verdict::Refused(error.close().to_refusal())),
+            Some(Outcome::Failed(error)) if error.is_refusal() => Ok(Verdict::Refused(error.close().to_refusal())),
             Some(Outcome::Failed(error)) => Err(error),
             None if self.room.parts.ending.has_ended() => Err(Error::GoingAway),
             None => Ok(Verdict::Refused(Close::schema("the room has another version of the schema").to_refusal())),

@@ -18,6 +18,7 @@ use super::schema::ResidentSchema;
 use super::{Ending, Parts, RoomName, Surroundings};
 use crate::config::SyncConfig;
 use crate::error::Error;
+use crate::primary::Rights;
 
 /// Bytes of changesets that one transaction takes before what is left waits for the next: a bound on how long a small write waits
 /// behind large ones.
@@ -34,8 +35,20 @@ pub(crate) struct Changeset {
     pub(crate) changes: wire::ChangeList,
     /// The version of the schema that the client has.
     pub(crate) schema_version: i64,
+    /// What the client may have applied.
+    pub(crate) rights: Arc<Rights>,
+    /// A guard objects: the client's copy is to return to what the room has.
+    pub(crate) is_refused: bool,
     /// Where the outcome goes, in the order in which changesets were queued.
     pub(crate) reply: mpsc::UnboundedSender<Outcome>,
+}
+
+impl Changeset {
+    /// Whether it is to be reverted, or would be refused if it had an effect throughout.
+    pub(super) fn is_in_question(&self) -> bool {
+        let goes_beyond = || self.changes.iter().any(|change| !self.rights.may_write(change.table));
+        self.is_refused || self.rights.tables.is_some() && goes_beyond()
+    }
 }
 
 /// What became of a changeset.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params};
 use tokio::sync::Mutex;
+use tower_sqlite_sync::{AuthRequest, Denied, Grant, Refuse, SyncConfig};
 
 use crate::fixture::{Random, Replica, Server};
 
@@ -103,11 +104,23 @@ async fn live(replica: Arc<Mutex<Replica>>, server: Arc<Server>, mut random: Ran
     }
 }
 
+/// Clients with the token `foo` may write to that table only, and are shown what the others are left with.
+async fn rights(request: AuthRequest) -> Result<Grant, Denied> {
+    let grant = Grant::read_write().with_refuse(Refuse::Revert);
+    Ok(if request.token() == Some("foo") { grant.with_tables(["foo"]) } else { grant })
+}
+
 async fn converge(seed: u64, clients: u8) {
-    let server =
-        Arc::new(Server::with(|config| config.with_max_frame_bytes(2_000).with_feed_window_bytes(6_000)).await);
+    let tokens = vec![None; clients.into()];
+    converge_with(seed, &tokens).await;
+}
+
+async fn converge_with(seed: u64, tokens: &[Option<&'static str>]) {
+    let small_frames = |config: SyncConfig| config.with_max_frame_bytes(2_000).with_feed_window_bytes(6_000);
+    let server = Arc::new(Server::with_both(small_frames, |layer| layer.authorize(rights)).await);
     server.rooms.create_room("r", "main.sql").await.unwrap();
-    let replicas: Vec<_> = (1..=clients).map(|n| Arc::new(Mutex::new(Replica::new(n)))).collect();
+    let replica = |(n, token): (u8, &Option<&'static str>)| Arc::new(Mutex::new(Replica::with_token(n, *token)));
+    let replicas: Vec<_> = (1..).zip(tokens).map(replica).collect();
     let stop = Arc::new(AtomicBool::new(false));
     let lives: Vec<_> = (1..)
         .zip(&replicas)
@@ -146,6 +159,13 @@ async fn converge(seed: u64, clients: u8) {
     stop.store(true, Ordering::Relaxed);
     for life in lives {
         life.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn clients_that_write_more_than_they_may_converge_on_what_the_server_has() {
+    for seed in 5..7 {
+        converge_with(seed, &[Some("foo"), None, Some("foo")]).await;
     }
 }
 

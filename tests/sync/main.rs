@@ -6,16 +6,20 @@
 mod backup;
 mod closing;
 mod convergence;
+mod disconnecting;
 mod durability;
 #[allow(dead_code, unused_imports, reason = "shared with the tests in `tests/stacks`, and neither uses all of it")]
 mod fixture;
 mod forking;
 mod gaps;
+mod guarding;
+mod identities;
 mod migration;
 mod numbers;
 mod observing;
 mod outside;
 mod quarantine;
+mod rights;
 mod rooms;
 mod session;
 mod stores;

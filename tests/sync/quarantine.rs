@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tower_sqlite_sync::{Changeset, Error, RefusedSite, Verdict};
@@ -187,6 +188,8 @@ async fn what_was_set_aside_can_be_applied_when_the_schema_has_been_mended() {
         since: crr::Position::default(),
         schema_version,
         changes: aside.changes.clone(),
+        rights: Arc::default(),
+        is_refused: false,
     };
     let verdict = server.rooms.apply("r", changeset(schema_version(old))).await.unwrap();
     assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tower_sqlite_sync::{
-    Changeset, Epoch, Error, Home, Opening, Primary, PrimaryFuture, PrimaryUnavailable, RoomName, RoomStore,
-    SchemaName, SyncConfig, SyncHandle, Verdict,
+    AuthRequest, Changeset, Denied, Epoch, Error, Grant, Home, Opening, Primary, PrimaryFuture, PrimaryUnavailable,
+    Refuse, RoomName, RoomStore, SchemaName, SyncConfig, SyncHandle, SyncLayer, Verdict,
 };
 use tower_sqlite_sync_wire::{Position, Value};
 
@@ -166,11 +166,18 @@ async fn pair() -> Pair {
 }
 
 async fn pair_with(change: impl FnOnce(SyncConfig) -> SyncConfig) -> Pair {
+    pair_with_both(change, |layer| layer).await
+}
+
+async fn pair_with_both(
+    change: impl FnOnce(SyncConfig) -> SyncConfig,
+    build: impl FnOnce(SyncLayer) -> SyncLayer,
+) -> Pair {
     let primary = Server::start().await;
     let link =
         Arc::new(Direct { rooms: primary.rooms.clone(), changed: watch::Sender::new(0), is_up: AtomicBool::new(true) });
     let copies = Copies(primary.folder.path().join("dbs"), link.clone());
-    let replica = Server::with_store(primary.folder.clone(), change, copies).await;
+    let replica = Server::with_store_and_layer(primary.folder.clone(), change, copies, build).await;
     Pair { primary, link, replica }
 }
 
@@ -212,6 +219,31 @@ async fn a_refusal_of_the_primary_closes_the_client_as_if_it_were_connected_ther
     }
     assert_eq!(closes[0], closes[1]);
     assert_eq!(closes[0].0, 1008);
+}
+
+#[tokio::test]
+async fn rights_that_a_client_has_at_the_copy_hold_at_the_primary() {
+    let Pair { primary, replica, .. } = pair_with_both(
+        |config| config,
+        |layer| {
+            layer.authorize(async |request: AuthRequest| {
+                let refuse = if request.token() == Some("revert") { Refuse::Revert } else { Refuse::Close };
+                Ok::<_, Denied>(Grant::read_write().with_tables(["typed"]).with_refuse(refuse))
+            })
+        },
+    )
+    .await;
+    let mut closed = Client::join(&replica, "r", 1).await;
+    primary.write("r", "INSERT INTO foo VALUES (2, 2)").await;
+    closed.push(0, &[cell(1, "b", Value::Integer(1), 1)]).await;
+    assert_eq!(closed.closed().await, (1008, "changes refused: table foo may not be written to".to_owned()));
+
+    let options = ClientOptions { token: Some("revert"), ..Default::default() };
+    let mut reverted = Client::join_with(&replica, "r", 2, options).await;
+    assert_eq!(cells(&reverted.changes().await), ["2.b=2"]);
+    reverted.push(0, &[cell(1, "b", Value::Integer(1), 1)]).await;
+    assert_eq!(cells(&reverted.changes().await), ["1.-1=NULL"]);
+    assert_eq!(primary.rows("r", ROWS).await, ["2|2"]);
 }
 
 #[tokio::test]
@@ -258,7 +290,14 @@ async fn the_application_writes_at_the_primary_only() {
 
 fn nothing() -> Changeset {
     let (site, since) = (crr::SiteId::from_bytes([9; 16]), crr::Position::default());
-    Changeset { site, since, schema_version: 0, changes: std::iter::empty().collect() }
+    Changeset {
+        site,
+        since,
+        schema_version: 0,
+        changes: std::iter::empty().collect(),
+        rights: Arc::default(),
+        is_refused: false,
+    }
 }
 
 #[tokio::test]

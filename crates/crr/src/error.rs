@@ -125,6 +125,13 @@ pub enum Error {
         most: i64,
     },
 
+    /// A changeset has an effect on a table that it [may not write](crate::Merge::changeset_within).
+    #[error("table {table} may not be written to")]
+    NotPermitted {
+        /// The table.
+        table: String,
+    },
+
     /// A change row given to `crsql_changes` has a field of the wrong type.
     #[error("crsql_changes: {field} has the wrong type")]
     WrongType {
@@ -206,6 +213,7 @@ impl Error {
                 | Error::UnknownColumn { .. }
                 | Error::MalformedKey { .. }
                 | Error::OutOfBounds { .. }
+                | Error::NotPermitted { .. }
                 | Error::WrongType { .. }
                 | Error::SiteIdLength { .. }
                 | Error::Constraint { .. }

@@ -5,7 +5,7 @@
 
 mod site;
 
-use crr::{Merge, MergeOptions};
+use crr::{Error, Merge, MergeOptions};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -39,6 +39,30 @@ proptest! {
         star.take(&steps);
         star.settle();
         star.assert_equal();
+    }
+
+    #[test]
+    fn clients_converge_on_what_a_hub_leaves_of_changes_that_it_overrules(
+        schema in schema(),
+        steps in vec(step(), 1..40),
+        last in vec(write(), 1..4),
+        frame_bytes in prop_oneof![Just(1_usize), 50..500_usize, Just(1 << 20)],
+    ) {
+        let lanes = [Lane::Overruling { frame_bytes }, Lane::Native, Lane::Native];
+        let mut star = Network::new(schema, Shape::Star, Route::AsSender, lanes);
+        star.take(&steps);
+        star.settle();
+        star.assert_equal();
+
+        // Whoever was overruled is heard again.
+        for write in &last {
+            star.write(1, write);
+        }
+        let written = star.rows(&star.sites[1]);
+        star.lanes[0] = Lane::Server { frame_bytes };
+        star.settle();
+        star.assert_equal();
+        prop_assert_eq!(star.rows(&star.sites[0]), written);
     }
 
     #[test]
@@ -364,14 +388,20 @@ enum Route {
 enum Lane {
     Sql,
     Native,
-    Server { frame_bytes: usize },
+    Server {
+        frame_bytes: usize,
+    },
+    /// A server that overrules whatever site B wants of the first table.
+    Overruling {
+        frame_bytes: usize,
+    },
 }
 
 impl Lane {
     fn read(self, from: &Site, since: i64, to: &Site) -> Vec<OwnedChange> {
         match self {
             Lane::Sql => from.pull(since, Some(to.id)),
-            Lane::Native | Lane::Server { .. } => from.read(since, Some(to.id)),
+            Lane::Native | Lane::Server { .. } | Lane::Overruling { .. } => from.read(since, Some(to.id)),
         }
     }
 
@@ -380,12 +410,44 @@ impl Lane {
             Lane::Sql => return to.insert(changes),
             Lane::Native => MergeOptions::default(),
             Lane::Server { frame_bytes } => MergeOptions::server(frame_bytes),
+            Lane::Overruling { frame_bytes }
+                if changes.iter().any(|change| change.site_id == Some(site::site("B"))) =>
+            {
+                return merge_or_overrule(to, changes, MergeOptions::server(frame_bytes));
+            }
+            Lane::Overruling { frame_bytes } => MergeOptions::server(frame_bytes),
         };
         let tx = to.transaction();
         let mut merge = Merge::new(&tx, options).unwrap();
         merge.changeset(changes.iter().map(OwnedChange::borrowed)).unwrap();
         tx.commit().unwrap();
     }
+}
+
+/// Merges changes that leave the table `first` as it is; others leave everything as it is.
+fn merge_or_overrule(to: &Site, changes: &[OwnedChange], options: MergeOptions) {
+    let changes = || changes.iter().map(OwnedChange::borrowed);
+    let tx = to.transaction();
+    match Merge::new(&tx, options).unwrap().changeset_within(changes(), &|table| table != "first") {
+        Ok(_) => return tx.commit().unwrap(),
+        Err(Error::NotPermitted { table }) => assert_eq!(table, "first"),
+        Err(error) => panic!("{error}"),
+    }
+    tx.rollback().unwrap();
+    let rows = || {
+        let tables =
+            ["first", "second"].map(|table| to.try_query(&format!("SELECT * FROM {table}")).unwrap_or_default());
+        tables.map(|mut rows| {
+            rows.sort();
+            rows
+        })
+    };
+    let before = rows();
+    let tx = to.transaction();
+    let overruled = Merge::new(&tx, options).unwrap().overrule(changes()).unwrap();
+    tx.commit().unwrap();
+    assert!(overruled.applied > 0);
+    assert_eq!(rows(), before);
 }
 
 #[derive(Debug)]

@@ -219,6 +219,8 @@ async fn a_request_of_40_mib_arrives_whole() {
         since: wire::Position::START,
         schema_version: 1,
         changes: (0..40).map(|_| change).collect(),
+        rights: Arc::default(),
+        is_refused: false,
     };
     assert_eq!(link.request(request, Instant::now() + LONG).await.unwrap(), opened(40));
 }

@@ -14,7 +14,7 @@ use tower_sqlite_sync_wire as wire;
 use super::super::convert;
 use super::super::staged::Staged;
 use super::super::writer::{Applied, Changeset, Outcome};
-use super::{Commit, last_version};
+use super::{Commit, last_version, merge_within};
 use crate::error::Error;
 use crate::quarantine::{Order, Refused};
 
@@ -191,7 +191,7 @@ impl Commit {
         let mut position = crr::Position::default();
         for (at, version) in versions.enumerate() {
             let changes = version.changes.iter().map(|change| convert::incoming(*change, sender));
-            match merge.changeset(changes) {
+            match merge_within(&changeset.rights, &mut merge, changes, changeset.is_refused) {
                 Ok(merged) => progress.add(&Progress {
                     changes: merged.applied,
                     partial_rows: merged.partial_rows > 0,

@@ -8,7 +8,7 @@ use crate::table::Table;
 use crate::{Change, Result, SiteId};
 
 /// A row's clock: its lookaside key, its causal length, and its entries.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RowClock {
     /// The lookaside key, if the row is known.
     pub(super) lookaside: Option<i64>,

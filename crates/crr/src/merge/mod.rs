@@ -8,6 +8,7 @@ mod check;
 mod clock;
 mod last_row;
 mod options;
+mod overrule;
 mod partial;
 mod row;
 mod session;
@@ -18,7 +19,7 @@ use rusqlite::Connection;
 
 pub(crate) use self::last_row::LastRow;
 pub use self::options::MergeOptions;
-use self::session::{Session, Volume};
+use self::session::{Manner, Session, Volume};
 pub(crate) use self::sites::Authors;
 use crate::state::{Engine, SharedEngine};
 use crate::{Change, Error, Result, functions};
@@ -75,6 +76,42 @@ impl<'t> Merge<'t> {
     /// application's, a full disk), part of the changeset is in the transaction: the caller has to roll it back.
     /// [`Error::is_refused`] tells whether the changeset is to blame.
     pub fn changeset<'a>(&mut self, changes: impl Iterator<Item = Change<'a>> + Clone) -> Result<Merged> {
+        self.walk(changes, Manner::Accept)
+    }
+
+    /// Merges one changeset as [`changeset`](Self::changeset) does, if nothing in it has an effect on a table that `may_write` says
+    /// no to. What is known already, or known better, has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPermitted`] names the first such table; then, as after an error of SQLite's, part of the changeset is in the
+    /// transaction, and the caller has to roll it back. Otherwise as [`changeset`](Self::changeset).
+    pub fn changeset_within<'a>(
+        &mut self,
+        changes: impl Iterator<Item = Change<'a>> + Clone,
+        may_write: &dyn Fn(&str) -> bool,
+    ) -> Result<Merged> {
+        self.walk(changes, Manner::AcceptIn(may_write))
+    }
+
+    /// Overrules one changeset: all rows stay as they are, and their clocks become newer than the changes that would have won. So
+    /// its sender, and whoever else has those changes, takes this database's rows as soon as it sees them; and the sender's later
+    /// changes win again.
+    ///
+    /// It comes to what merging the changeset and writing the rows back would come to, but no row is written meanwhile: no
+    /// constraint and no trigger of the application's is asked. A row that the changeset deletes gets another life here, so that
+    /// concurrent changes to the life that ended are lost, as they are when somebody inserts it again.
+    ///
+    /// [`Merged::applied`] counts the changes that were overruled.
+    ///
+    /// # Errors
+    ///
+    /// As [`changeset`](Self::changeset), but for constraints.
+    pub fn overrule<'a>(&mut self, changes: impl Iterator<Item = Change<'a>> + Clone) -> Result<Merged> {
+        self.walk(changes, Manner::Overrule)
+    }
+
+    fn walk<'a>(&mut self, changes: impl Iterator<Item = Change<'a>> + Clone, manner: Manner<'_>) -> Result<Merged> {
         if self.conn.is_autocommit() {
             return Err(Error::NoTransaction);
         }
@@ -86,7 +123,7 @@ impl<'t> Merge<'t> {
         let _untracked = engine.untracked();
         engine.last_row.forget();
         engine.with_statements(|statements| {
-            let mut session = Session::new(engine, statements, &self.options, &mut self.volume)?;
+            let mut session = Session::new(engine, statements, &self.options, &mut self.volume, manner)?;
             let mut group: Vec<Change<'a>> = Vec::new();
             for change in changes {
                 let is_of_group = |last: &Change<'_>| last.table == change.table && last.pk == change.pk;
@@ -116,6 +153,6 @@ pub(crate) fn merge_in_statement(engine: &Engine, change: Change<'_>) -> Result<
     let mut volume = Volume::default();
     let _untracked = engine.untracked();
     engine.with_statements(|statements| {
-        Session::new(engine, statements, &options, &mut volume)?.merge_next(table, change)
+        Session::new(engine, statements, &options, &mut volume, Manner::Accept)?.merge_next(table, change)
     })
 }

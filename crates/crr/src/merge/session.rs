@@ -32,6 +32,26 @@ impl Volume {
     }
 }
 
+/// What becomes of changes that win.
+#[derive(Clone, Copy)]
+pub(super) enum Manner<'e> {
+    /// They are written.
+    Accept,
+    /// They are written, unless this says no to their table.
+    AcceptIn(&'e dyn Fn(&str) -> bool),
+    /// The row stays as it is, under a clock that wins over them.
+    Overrule,
+}
+
+impl Manner<'_> {
+    fn permits(self, table: &Table) -> bool {
+        match self {
+            Manner::AcceptIn(may_write) => may_write(&table.name),
+            Manner::Accept | Manner::Overrule => true,
+        }
+    }
+}
+
 /// The merge of one changeset.
 pub(super) struct Session<'e, 'c, 'a> {
     pub(super) engine: &'e Engine,
@@ -39,6 +59,7 @@ pub(super) struct Session<'e, 'c, 'a> {
     pub(super) sites: Sites,
     pub(super) statements: &'e mut Statements<'c>,
     volume: &'e mut Volume,
+    manner: Manner<'e>,
     merged: Merged,
     /// The database's version before the transaction.
     current: i64,
@@ -50,6 +71,8 @@ pub(super) struct Session<'e, 'c, 'a> {
     merge_equal_values: Option<i64>,
     partial: PartialRows<'a>,
     table: Option<Arc<Table>>,
+    /// Whether changes of that table may win.
+    permitted: bool,
     /// The row under way; kept for its buffers.
     row: RowState<'a>,
 }
@@ -61,6 +84,7 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
         statements: &'e mut Statements<'c>,
         options: &'e MergeOptions,
         volume: &'e mut Volume,
+        manner: Manner<'e>,
     ) -> Result<Self> {
         Ok(Session {
             engine,
@@ -68,6 +92,7 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
             sites: Sites::default(),
             statements,
             volume,
+            manner,
             merged: Merged::default(),
             current: engine.current_version_after_refresh()?,
             pending: engine.clock.pending().unwrap_or(0),
@@ -75,6 +100,7 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
             merge_equal_values: None,
             partial: PartialRows::default(),
             table: None,
+            permitted: true,
             row: RowState::default(),
         })
     }
@@ -84,7 +110,11 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
         let Some(first) = changes.first() else { return Ok(()) };
         let table = match self.table.take() {
             Some(table) if table.name == first.table => table,
-            _ => schema.table(self.engine.db(), first.table)?,
+            _ => {
+                let table = schema.table(self.engine.db(), first.table)?;
+                self.permitted = self.manner.permits(&table);
+                table
+            }
         };
         self.begin_row();
         let mut row = std::mem::take(&mut self.row);
@@ -109,13 +139,18 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
     }
 
     fn merge_into(&mut self, row: &mut RowState<'a>, table: &Table, changes: &[Change<'a>]) -> Result<()> {
+        let overrules = matches!(self.manner, Manner::Overrule);
+        let before = overrules.then(|| row.clock.clone());
         let mut impacted = 0;
         for change in changes {
             let win = row.decide(self, table, change)?;
             impacted += win.impact();
-            self.count(table, change, win);
+            self.count(table, change, win)?;
         }
         if row.has_changed() {
+            if let Some(before) = before {
+                row.overrule(self, before)?;
+            }
             row.write(self, table)?;
             self.engine.clock.raise_pending(self.pending);
             self.engine.rows_impacted.set(self.engine.rows_impacted.get().saturating_add(impacted));
@@ -125,7 +160,9 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
 
     /// What became of the changeset.
     pub(super) fn merged(&self) -> Merged {
-        Merged { db_version: self.current.max(self.pending), partial_rows: self.partial.count(), ..self.merged }
+        // A row that is overruled lacks nothing.
+        let partial_rows = if matches!(self.manner, Manner::Overrule) { 0 } else { self.partial.count() };
+        Merged { db_version: self.current.max(self.pending), partial_rows, ..self.merged }
     }
 
     /// The version for a change that won, and that carries `incoming`.
@@ -170,10 +207,13 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
         }
     }
 
-    fn count(&mut self, table: &Table, change: &Change<'a>, win: Win) {
+    fn count(&mut self, table: &Table, change: &Change<'a>, win: Win) -> Result<()> {
         if win == Win::No {
             self.merged.no_ops += 1;
-            return;
+            return Ok(());
+        }
+        if !self.permitted {
+            return Err(Error::NotPermitted { table: table.name.clone() });
         }
         self.merged.applied += 1;
         self.merged.won_by_value += u64::from(win == Win::SetByValue);
@@ -184,5 +224,6 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
             Win::Delete => self.partial.deleted(name, pk),
             _ => self.partial.set(name, pk, change.cl),
         }
+        Ok(())
     }
 }
