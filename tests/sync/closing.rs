@@ -293,7 +293,7 @@ async fn who_does_not_announce_itself_in_time_is_closed() {
 
 #[tokio::test]
 async fn a_peer_that_does_not_answer_pings_is_closed() {
-    let mut scene = Scene::with(|config| config.with_heartbeat(Duration::from_millis(250))).await;
+    let mut scene = Scene::with(|config| config.with_heartbeat(Duration::from_secs(1))).await;
     let mut silent = scene.join(1).await;
     // The bystander answers, because it is being read.
     let (server, bystander) = (&scene.server, &mut scene.bystander);
