@@ -7,15 +7,24 @@
 //! | `schema_folder` | `./schemas` | path | the schema files that clients may ask for |
 //! | `path` | `^/sync(/\|$)` | regex | which upgrades are ours; matched against the path, without the query |
 //! | `wide_room_names` | `false` | | admits the room names that `@vlcn.io/ws-server` admitted |
+//! | `hook_calls` | 256 | requests | asked about at a time; further ones wait their turn, within `upgrade_timeout` |
 //! | `upgrade_timeout` | 10 | seconds | for the hook, and from the response that lets a client in to its socket |
 //! | `announce_timeout` | 10 | seconds | from the upgraded socket to the client's announce |
 //! | `heartbeat` | 30 | seconds | between pings; a peer that is silent for two of them is closed |
 //! | `slow_reader_timeout` | 60 | seconds | a peer whose socket takes nothing for that long is closed (1013) |
 //! | `max_message_bytes` | 104857600 | bytes | one message from a client |
+//! | `max_message_changes` | 2000000 | changes | in one message from a client; one with more is closed with 1009 |
+//! | `max_value_bytes` | 16777216 | bytes | one value from a client, text or blob; 1009 |
+//! | `max_key_bytes` | 8192 | bytes | one packed primary key from a client; 1009 |
 //! | `uploads_bytes` | 536870912 | bytes | incomplete messages of all clients together; who sends more is closed with 1013 |
 //! | `max_frame_bytes` | 1048576 | bytes | changes in one message to a client, and in one db_version of a merge |
 //! | `max_connections` | 10000 | connections | open at a time; more are answered 503 |
+//! | `max_room_connections` | 5000 | connections | open at a time to one room; more are answered 503 |
+//! | `max_address_connections` | 1000 | connections | open at a time from one [address](crate::SyncLayer::remote_address), an IPv6 /64 being one; more are answered 429 |
+//! | `address_refusals` | 10 | a second | of one address, and ten times as many at once; until then its requests are answered 429 |
 //! | `max_rooms` | 1000 | rooms | open at a time; if all are in use, clients of further rooms are closed with 1013 |
+//! | `rooms_per_second` | 100 | rooms | opened for clients, and as many at once; who would wait more than 5 seconds is closed with 1013 |
+//! | `room_opens` | 16 | rooms | being opened at a time; further ones wait their turn, for `queue_wait`, then 1013 |
 //! | `room_idle` | 60 | seconds | an unused room stays open that long |
 //! | `feed_window_bytes` | 8388608 | bytes | encoded changes a room keeps for its live connections |
 //! | `queue_changesets` | 256 | messages | waiting for one room's writer |
@@ -27,6 +36,10 @@
 //! | `poll_files` | 0 | seconds | looks into the files of open rooms that often, where the file system tells nothing; 0 is never |
 //! | `busy_timeout` | 5 | seconds | wait for another process that holds a room's write lock |
 //! | `shutdown_grace` | 10 | seconds | a shutdown waits that long for clients to close |
+//!
+//! Retries are the clients' affair: every 429 and 503 has a `Retry-After`, and vlcn's clients come back after one to three
+//! seconds whatever the answer. A client that is connected and silent is legitimate for as long as it answers pings, so there
+//! is no time limit for that.
 //!
 //! A [`SyncConfig`] is built by its methods, or read from JSON, TOML, the environment or anything else that serde
 //! reads. Times are numbers of seconds, fractions allowed.
@@ -68,6 +81,7 @@ pub struct SyncConfig {
     schema_folder: PathBuf,
     path: PathPattern,
     wide_room_names: bool,
+    hook_calls: usize,
     #[serde(with = "seconds")]
     upgrade_timeout: Duration,
     #[serde(with = "seconds")]
@@ -77,10 +91,18 @@ pub struct SyncConfig {
     #[serde(with = "seconds")]
     slow_reader_timeout: Duration,
     max_message_bytes: usize,
+    max_message_changes: usize,
+    max_value_bytes: usize,
+    max_key_bytes: usize,
     uploads_bytes: usize,
     max_frame_bytes: usize,
     max_connections: usize,
+    max_room_connections: usize,
+    max_address_connections: usize,
+    address_refusals: u32,
     max_rooms: usize,
+    rooms_per_second: u32,
+    room_opens: usize,
     #[serde(with = "seconds")]
     room_idle: Duration,
     feed_window_bytes: usize,
@@ -108,15 +130,24 @@ impl Default for SyncConfig {
             schema_folder: PathBuf::from("./schemas"),
             path: PathPattern::default(),
             wide_room_names: false,
+            hook_calls: 256,
             upgrade_timeout: Duration::from_secs(10),
             announce_timeout: Duration::from_secs(10),
             heartbeat: Duration::from_secs(30),
             slow_reader_timeout: Duration::from_secs(60),
             max_message_bytes: 100 << 20,
+            max_message_changes: 2_000_000,
+            max_value_bytes: 16 << 20,
+            max_key_bytes: 8 << 10,
             uploads_bytes: 512 << 20,
             max_frame_bytes: 1 << 20,
             max_connections: 10_000,
+            max_room_connections: 5_000,
+            max_address_connections: 1_000,
+            address_refusals: 10,
             max_rooms: 1_000,
+            rooms_per_second: 100,
+            room_opens: 16,
             room_idle: Duration::from_secs(60),
             feed_window_bytes: 8 << 20,
             queue_changesets: 256,
@@ -201,6 +232,8 @@ impl SyncConfig {
         memory, with_memory: bool;
         /// Whether room names beyond the safe set are admitted, as `@vlcn.io/ws-server` did.
         wide_room_names, with_wide_room_names: bool;
+        /// Requests that the hook is asked about at a time.
+        hook_calls, with_hook_calls: usize;
         /// How long the hook may take to decide, and then the HTTP server to hand over the socket.
         upgrade_timeout, with_upgrade_timeout: Duration;
         /// How long a client may take to announce itself.
@@ -211,6 +244,13 @@ impl SyncConfig {
         slow_reader_timeout, with_slow_reader_timeout: Duration;
         /// The largest message accepted, in bytes. Clients send everything they have in one message.
         max_message_bytes, with_max_message_bytes: usize;
+        /// Changes in one message from a client.
+        max_message_changes, with_max_message_changes: usize;
+        /// The largest value, text or blob, that a client may send, in bytes. What server code writes is not bounded by it, but should
+        /// be: clients may have to bring it back after a [fork](crate::SyncHandle::fork).
+        max_value_bytes, with_max_value_bytes: usize;
+        /// The largest primary key that a client may send, packed, in bytes.
+        max_key_bytes, with_max_key_bytes: usize;
         /// Bytes that messages of all clients may take before they are complete, not counting 256 KiB for each client. At least
         /// one message of `max_message_bytes` can always come.
         uploads_bytes, with_uploads_bytes: usize;
@@ -219,8 +259,20 @@ impl SyncConfig {
         max_frame_bytes, with_max_frame_bytes: usize;
         /// Connections open at a time.
         max_connections, with_max_connections: usize;
+        /// Connections to one room open at a time.
+        max_room_connections, with_max_room_connections: usize;
+        /// Connections from one address open at a time, if [`SyncLayer::remote_address`](crate::SyncLayer::remote_address) says
+        /// where they come from. An IPv6 network of 64 bits is one address: it is what one customer has.
+        max_address_connections, with_max_address_connections: usize;
+        /// Connections from one address that may end with a refusal (401, 403, 1002 to 1009, 4400) in a second, on average; ten times
+        /// as many may at once. Whoever is beyond that is answered 429, before anything is looked up for it.
+        address_refusals, with_address_refusals: u32;
         /// Rooms open at a time. A room takes about five file descriptors.
         max_rooms, with_max_rooms: usize;
+        /// Rooms opened for clients in a second, on average; as many may be at once.
+        rooms_per_second, with_rooms_per_second: u32;
+        /// Rooms being opened at a time.
+        room_opens, with_room_opens: usize;
         /// How long a room without connections stays open.
         room_idle, with_room_idle: Duration;
         /// Encoded changes that a room keeps for its live connections, in bytes. A connection that falls behind

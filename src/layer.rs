@@ -1,10 +1,13 @@
 //! The layer: what an application puts around its service.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::request::Parts;
 use tower_layer::Layer;
 
+use crate::address::AddressHook;
 use crate::applied::AppliedChangeset;
 use crate::auth::{Authorize, Hook};
 use crate::config::SyncConfig;
@@ -62,13 +65,12 @@ impl SyncLayer {
     /// Makes a hub with this configuration. Everybody may read and write every room until
     /// [`authorize`](Self::authorize) says otherwise.
     pub fn new(config: SyncConfig) -> Self {
-        Self { entrance: Arc::new(Entrance { hub: Hub::new(config), hook: Hook::default() }) }
+        Self { entrance: Arc::new(Entrance::new(Hub::new(config))) }
     }
 
     /// The same, with rooms where `store` says: `db_folder` and `memory` of the configuration don't count then.
     pub fn with_store(config: SyncConfig, store: impl RoomStore) -> Self {
-        let hub = Hub::with_store(config, Arc::new(store));
-        Self { entrance: Arc::new(Entrance { hub, hook: Hook::default() }) }
+        Self { entrance: Arc::new(Entrance::new(Hub::with_store(config, Arc::new(store)))) }
     }
 
     /// The application's own way to the rooms: to read and write them, and to shut the layer down.
@@ -78,8 +80,47 @@ impl SyncLayer {
 
     /// Asks this hook about every request for a room, instead of the one before.
     pub fn authorize(self, hook: impl Authorize) -> Self {
-        let hub = Arc::clone(&self.entrance.hub);
-        Self { entrance: Arc::new(Entrance { hub, hook: Hook::new(hook) }) }
+        let Entrance { hub, address, .. } = &*self.entrance;
+        let entrance = Entrance { hub: hub.clone(), hook: Hook::new(hook), address: address.clone() };
+        Self { entrance: Arc::new(entrance) }
+    }
+
+    /// Lets this closure say where a request comes from, for the limits that count by address
+    /// ([`max_address_connections`](SyncConfig::max_address_connections), [`address_refusals`](SyncConfig::address_refusals)). Without
+    /// it, or where it says `None`, they don't apply.
+    ///
+    /// Only the application knows. Where clients connect directly, it is the peer of the connection, which axum puts into the
+    /// extensions:
+    ///
+    /// ```no_run
+    /// use std::net::SocketAddr;
+    ///
+    /// use axum::{Router, extract::ConnectInfo};
+    /// use tower_sqlite_sync::{SyncConfig, SyncLayer};
+    ///
+    /// # async fn run() -> std::io::Result<()> {
+    /// let sync = SyncLayer::new(SyncConfig::default())
+    ///     .remote_address(|head| Some(head.extensions.get::<ConnectInfo<SocketAddr>>()?.ip()));
+    /// let app = Router::new().layer(sync).into_make_service_with_connect_info::<SocketAddr>();
+    /// axum::serve(tokio::net::TcpListener::bind("0.0.0.0:8080").await?, app).await
+    /// # }
+    /// ```
+    ///
+    /// Behind a proxy, everybody comes from there, and the address is in a header that the proxy sets. Believe no more of it than
+    /// your proxies wrote: with one proxy that appends to `X-Forwarded-For`, the last entry.
+    ///
+    /// ```
+    /// use tower_sqlite_sync::{SyncConfig, SyncLayer};
+    ///
+    /// let sync = SyncLayer::new(SyncConfig::default()).remote_address(|head| {
+    ///     let forwarded = head.headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
+    ///     forwarded.rsplit(',').next()?.trim().parse().ok()
+    /// });
+    /// ```
+    pub fn remote_address(self, hook: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+        let Entrance { hub, hook: authorize, .. } = &*self.entrance;
+        let entrance = Entrance { hub: hub.clone(), hook: authorize.clone(), address: AddressHook::new(hook) };
+        Self { entrance: Arc::new(entrance) }
     }
 
     /// Tells this closure, instead of the one before, of every client's changes that were merged into a room. All clones of the layer

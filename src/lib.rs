@@ -75,18 +75,19 @@
 //! | 1003 | a text frame in a binary session, or the other way round | keep to the kind of frame of the announce |
 //! | 1007 | a message that doesn't decode | mend the client |
 //! | 1008 | not allowed, or changes that the room's schema refuses | the reason names table and column |
-//! | 1009 | a message over `max_message_bytes` | raise the limit |
+//! | 1009 | a message, value or key over a limit | raise the limit, which the reason names |
 //! | 1011 | the server's fault | read its log |
 //! | 1013 | a limit | try again later |
 //! | 4400 | schema unknown, or another version | install the same schema text at client and server |
 //!
 //! Before the upgrade, refusals are HTTP responses with a reason: 400 (bad subprotocol or room name), 401 and 403 (the hook), 426
-//! (no WebSocket that we speak, or a server that can't upgrade; over HTTP/2 it is 501), 503 (limits, shutting down).
+//! (no WebSocket that we speak, or a server that can't upgrade; over HTTP/2 it is 501), 429 (limits for one address), 503 (limits, shutting down); the last two with `Retry-After`.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod address;
 mod applied;
 mod auth;
 mod body;
@@ -102,11 +103,13 @@ mod layer;
 mod litefs;
 pub mod on_litefs;
 mod primary;
+mod rate;
 mod refusals;
 mod rejection;
 mod room;
 mod service;
 mod store;
+mod tally;
 mod upgrade;
 
 pub use applied::AppliedChangeset;

@@ -1,12 +1,14 @@
 //! From a request for a room to a served socket: the steps between, in their order, each with its refusal.
 //!
-//! The form of the request comes first (400, 426, 501), then the room's name (400), a place among the connections (503), the
-//! application's hook (its own statuses, 500 if it panics, 503 if it takes too long), and last what the HTTP server can
-//! do (426, 501). The hook comes after the name because it gets a [`RoomName`], which exists for good names only; a bad
+//! The form of the request comes first (400, 426, 501), then the room's name (400), a place among the connections (429 if it is its
+//! address that has too many, 503), the application's hook (its own statuses, 500 if it panics, 503 if it takes too long), a place
+//! among those of the room (503), and last what the HTTP server can do (426, 501). The hook comes after the name because it gets a [`RoomName`], which exists for good names only; a bad
 //! name says nothing about the server's rooms, so answering it before asking who calls gives nothing away. And it comes
-//! after the place, so that a crowd at the door costs no database look-ups.
+//! after the place, so that a crowd at the door costs no database look-ups; but before the place in the room,
+//! which strangers must not take from those who may enter.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -16,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
+use crate::address::AddressHook;
 use crate::auth::{AuthRequest, Grant, Hook};
 use crate::connection::{self, Guest};
 use crate::handshake::{Handshake, Transport};
@@ -31,13 +34,22 @@ const SERVE_WITH_UPGRADES: &str = "serve the application with `axum::serve`, or 
 /// The most of a refused room name that goes into the log, in characters.
 const LOGGED_NAME: usize = 64;
 
+/// When a place may have become free.
+const RETRY: Duration = Duration::from_secs(4);
+
 /// Answers requests for rooms.
 pub(crate) struct Entrance {
     pub(crate) hub: Arc<Hub>,
     pub(crate) hook: Hook,
+    pub(crate) address: AddressHook,
 }
 
 impl Entrance {
+    /// Lets in everybody, from wherever they come.
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub, hook: Hook::default(), address: AddressHook::default() }
+    }
+
     /// The response to a request for a WebSocket on one of our paths. If it lets the client in, a task that serves the
     /// socket waits for it.
     pub(crate) async fn receive(self: Arc<Self>, transport: Transport, head: Parts) -> Response<Bytes> {
@@ -53,10 +65,17 @@ impl Entrance {
         let refused = |rejection: &Rejection| {
             info!(%room, status = rejection.status().as_u16(), reason = rejection.reason(), "refused");
         };
-        let admission = self.hub.admit().map_err(Rejection::from).inspect_err(refused)?;
+        let network = self.address.network(&head);
+        let admission = self.hub.admit(network).map_err(Rejection::from).inspect_err(refused)?;
         // The hook gets the extensions, and must not get hold of the connection through them.
         let on_upgrade = head.extensions.remove::<OnUpgrade>();
-        let grant = self.ask_hook(AuthRequest::new(room.clone(), token, head)).await.inspect_err(refused)?;
+        let grant = self.ask_hook(AuthRequest::new(room.clone(), token, head)).await.inspect_err(|rejection| {
+            refused(rejection);
+            if rejection.status().is_client_error() {
+                self.hub.blame(&admission);
+            }
+        })?;
+        let in_room = self.hub.admit_to(&room).map_err(Rejection::from).inspect_err(refused)?;
         let Some(on_upgrade) = on_upgrade else {
             warn!(%room, "the HTTP server offers no upgrade for this connection: {SERVE_WITH_UPGRADES}");
             return Err(
@@ -64,7 +83,7 @@ impl Entrance {
             );
         };
         let hub = Arc::clone(&self.hub);
-        self.hub.spawn(take_over(hub, admission, Guest { room, grant }, on_upgrade));
+        self.hub.spawn(take_over(hub, admission, Guest { room, grant, _place: in_room }, on_upgrade));
         Ok(accepted)
     }
 
@@ -79,7 +98,11 @@ impl Entrance {
 
     async fn ask_hook(&self, request: AuthRequest) -> Result<Grant, Rejection> {
         let room = request.room().clone();
-        match timeout(self.hub.config().upgrade_timeout(), self.hook.decide(request)).await {
+        let decide = async {
+            let _turn = self.hub.hook_turn().await;
+            self.hook.decide(request).await
+        };
+        match timeout(self.hub.config().upgrade_timeout(), decide).await {
             Ok(Ok(Ok(grant))) => Ok(grant),
             Ok(Ok(Err(denied))) => Err(denied.into_rejection()),
             Ok(Err(_panicked)) => {
@@ -93,7 +116,12 @@ impl Entrance {
 
 impl From<Refused> for Rejection {
     fn from(refused: Refused) -> Self {
-        Self::unavailable(refused.to_string())
+        let reason = refused.to_string();
+        match refused {
+            Refused::TooManyFromTheAddress => Self::too_many(reason, RETRY),
+            Refused::Unwelcome(wait) => Self::too_many(reason, wait),
+            Refused::TooManyConnections | Refused::TooManyToTheRoom | Refused::ShuttingDown => Self::unavailable(reason),
+        }
     }
 }
 

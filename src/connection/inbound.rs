@@ -285,7 +285,10 @@ pub(super) fn socket_error(error: &WsError, config: &SyncConfig, liveness: &Live
             Some(Refusal::Exhausted) => Close::try_again("too many uploads at a time (uploads_bytes)").into(),
             None => End::Gone,
         },
-        WsError::Capacity(_) => Close::too_big(config.max_message_bytes()).into(),
+        WsError::Capacity(_) => {
+            let limit = config.max_message_bytes();
+            Close::too_big(&format!("a message may have {limit} bytes (max_message_bytes)")).into()
+        }
         WsError::Utf8(_) => Close::malformed("text frames are UTF-8").into(),
         WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Gone,
         WsError::Protocol(_) => Close::protocol("broken WebSocket framing").into(),

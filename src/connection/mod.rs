@@ -41,6 +41,7 @@ use crate::config::SyncConfig;
 use crate::hub::{Admission, Hub};
 use crate::refusals::Refusals;
 use crate::room::{Lease, Purpose, Room, RoomName, SchemaName, WantedSchema};
+use crate::tally::Counted;
 
 /// What a socket reads ahead. Most connections are idle most of the time.
 const READ_BUFFER: usize = 4 << 10;
@@ -59,6 +60,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Guest {
     pub(crate) room: RoomName,
     pub(crate) grant: Grant,
+    /// Its place among the room's connections.
+    pub(crate) _place: Counted<RoomName>,
 }
 
 /// How a connection comes to its end.
@@ -112,6 +115,9 @@ where
         match end {
             End::Close(close) => {
                 tracing::info!(code = close.code(), reason = close.reason(), "connection closed");
+                if close.blames_the_peer() {
+                    hub.blame(&admission);
+                }
                 if !say_goodbye(&close, &mut sink, &mut stream).await
                     && let Ok(socket) = sink.reunite(stream)
                 {

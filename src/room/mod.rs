@@ -7,6 +7,7 @@
 //!                            database ──────────▶ readers
 //! ```
 
+mod bounds;
 mod commit;
 mod convert;
 mod database;
@@ -48,6 +49,7 @@ pub(crate) use self::schema::WantedSchema;
 pub(crate) use self::submit::Submitted;
 pub(crate) use self::writer::{Applied, Changeset, Outcome};
 
+use self::bounds::Bounds;
 use self::database::{Location, ReadConnections, WriteConnection};
 use self::feed::Feed;
 use self::follow::{Follower, Sight};
@@ -81,6 +83,7 @@ pub(crate) struct Room {
     large: LargeFrames,
     /// Places for clients that bring back what the room may have lost.
     uploads: Arc<Semaphore>,
+    bounds: Bounds,
     max_frame_bytes: usize,
     connections: AtomicUsize,
 }
@@ -223,6 +226,7 @@ impl Room {
             is_written_here,
             large: LargeFrames::default(),
             uploads: Arc::new(Semaphore::new(config.fork_uploads().clamp(1, Semaphore::MAX_PERMITS))),
+            bounds: Bounds::new(config),
             max_frame_bytes: config.max_frame_bytes(),
             connections: AtomicUsize::new(0),
         })
@@ -332,8 +336,13 @@ impl Room {
         }
     }
 
-    /// Queues a changeset for the writer.
+    /// Queues a changeset for the writer, unless it is too large: then its outcome comes at once.
     pub(crate) async fn merge(&self, changeset: Changeset) -> Result<(), Error> {
+        if let Err(error) = self.bounds.check(&self.name, &changeset.changes).await {
+            // A connection that is gone no longer asks.
+            drop(changeset.reply.send(Outcome::Failed(error)));
+            return Ok(());
+        }
         self.queue.merge(changeset).await
     }
 

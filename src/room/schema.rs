@@ -116,7 +116,7 @@ impl ResidentSchema {
 }
 
 /// The schema that a client says it has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct WantedSchema {
     pub(crate) name: SchemaName,
     pub(crate) version: i64,
