@@ -25,11 +25,12 @@ impl AddressHook {
     pub(crate) fn network(&self, head: &Parts) -> Option<Network> {
         let hook = self.0.as_ref()?;
         let address = catch_unwind(AssertUnwindSafe(|| hook(head)));
-        address.unwrap_or_else(|_| {
-            tracing::error!("the hook for remote addresses panicked");
-            None
-        })
-        .map(Network::of)
+        address
+            .unwrap_or_else(|_| {
+                tracing::error!("the hook for remote addresses panicked");
+                None
+            })
+            .map(Network::of)
     }
 }
 

@@ -16,7 +16,8 @@
 //! | `max_message_changes` | 2000000 | changes | in one message from a client; one with more is closed with 1009 |
 //! | `max_value_bytes` | 16777216 | bytes | one value from a client, text or blob; 1009 |
 //! | `max_key_bytes` | 8192 | bytes | one packed primary key from a client; 1009 |
-//! | `uploads_bytes` | 536870912 | bytes | incomplete messages of all clients together; who sends more is closed with 1013 |
+//! | `uploads_bytes` | 536870912 | bytes | messages of all clients together that are incomplete or wait for a place in a queue; who sends more is closed with 1013 |
+//! | `sending_bytes` | 268435456 | bytes | on their way to all clients together; beyond that, clients are sent less at a time |
 //! | `max_frame_bytes` | 1048576 | bytes | changes in one message to a client, and in one db_version of a merge |
 //! | `max_connections` | 10000 | connections | open at a time; more are answered 503 |
 //! | `max_room_connections` | 5000 | connections | open at a time to one room; more are answered 503 |
@@ -29,6 +30,7 @@
 //! | `feed_window_bytes` | 8388608 | bytes | encoded changes a room keeps for its live connections |
 //! | `queue_changesets` | 256 | messages | waiting for one room's writer |
 //! | `queue_bytes` | 134217728 | bytes | waiting for one room's writer |
+//! | `queues_bytes` | 536870912 | bytes | waiting for the writers of all rooms together, not counting 1 MiB for each room |
 //! | `queue_wait` | 30 | seconds | a changeset waits that long for a place in the queue, then 1013 |
 //! | `fork_uploads` | 4 | clients | of a room that [forked](crate::SyncHandle::fork), asked at a time for what they have of it |
 //! | `notify_interval` | 0 | seconds | least time between two messages of changes to one client |
@@ -95,6 +97,7 @@ pub struct SyncConfig {
     max_value_bytes: usize,
     max_key_bytes: usize,
     uploads_bytes: usize,
+    sending_bytes: usize,
     max_frame_bytes: usize,
     max_connections: usize,
     max_room_connections: usize,
@@ -108,6 +111,7 @@ pub struct SyncConfig {
     feed_window_bytes: usize,
     queue_changesets: usize,
     queue_bytes: usize,
+    queues_bytes: usize,
     #[serde(with = "seconds")]
     queue_wait: Duration,
     fork_uploads: usize,
@@ -140,6 +144,7 @@ impl Default for SyncConfig {
             max_value_bytes: 16 << 20,
             max_key_bytes: 8 << 10,
             uploads_bytes: 512 << 20,
+            sending_bytes: 256 << 20,
             max_frame_bytes: 1 << 20,
             max_connections: 10_000,
             max_room_connections: 5_000,
@@ -152,6 +157,7 @@ impl Default for SyncConfig {
             feed_window_bytes: 8 << 20,
             queue_changesets: 256,
             queue_bytes: 128 << 20,
+            queues_bytes: 512 << 20,
             queue_wait: Duration::from_secs(30),
             fork_uploads: 4,
             notify_interval: Duration::ZERO,
@@ -251,9 +257,12 @@ impl SyncConfig {
         max_value_bytes, with_max_value_bytes: usize;
         /// The largest primary key that a client may send, packed, in bytes.
         max_key_bytes, with_max_key_bytes: usize;
-        /// Bytes that messages of all clients may take before they are complete, not counting 256 KiB for each client. At least
-        /// one message of `max_message_bytes` can always come.
+        /// Bytes that messages of all clients may take before they are complete and have a place in a room's queue, not counting
+        /// 256 KiB for each client. At least one message of `max_message_bytes` can always come.
         uploads_bytes, with_uploads_bytes: usize;
+        /// Bytes of changes that may be on their way to all clients together, not counting 64 KiB for each client. If they don't take
+        /// them, others are sent 64 KiB at a time.
+        sending_bytes, with_sending_bytes: usize;
         /// Bytes of changes in one message to a client. A db_version is never split: a larger one that is already
         /// in a file goes out whole.
         max_frame_bytes, with_max_frame_bytes: usize;
@@ -282,6 +291,8 @@ impl SyncConfig {
         queue_changesets, with_queue_changesets: usize;
         /// Bytes of changesets that may wait for one room's writer.
         queue_bytes, with_queue_bytes: usize;
+        /// Bytes of changesets that may wait for the writers of all rooms together, not counting 1 MiB for each room.
+        queues_bytes, with_queues_bytes: usize;
         /// How long a changeset waits for a place in the writer's queue.
         queue_wait, with_queue_wait: Duration;
         /// Clients of a room that are asked at a time for everything they have of it, after it [forked](crate::SyncHandle::fork).

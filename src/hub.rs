@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::address::{Network, Unwelcome};
 use crate::config::SyncConfig;
-use crate::connection::IntakeBudget;
+use crate::connection::Budget;
 use crate::refusals::Refusals;
 use crate::room::{Registry, RoomName};
 use crate::store::{self, RoomStore};
@@ -27,7 +27,8 @@ pub(crate) struct Hub {
     from_networks: Arc<Tally<Network>>,
     unwelcome: Unwelcome,
     hook_calls: Semaphore,
-    intake: Arc<IntakeBudget>,
+    intake: Arc<Budget>,
+    sending: Arc<Budget>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -72,7 +73,8 @@ impl Hub {
         let places = Arc::new(Semaphore::new(config.max_connections().min(Semaphore::MAX_PERMITS)));
         let rooms = Arc::new(Registry::new(config.clone(), store));
         // The largest message must be able to come.
-        let intake = IntakeBudget::new(config.uploads_bytes().max(config.max_message_bytes()));
+        let intake = Budget::new(config.uploads_bytes().max(config.max_message_bytes()));
+        let sending = Budget::new(config.sending_bytes());
         let in_rooms = Tally::new(config.max_room_connections());
         let from_networks = Tally::new(config.max_address_connections());
         let unwelcome = Unwelcome::new(config.address_refusals());
@@ -87,6 +89,7 @@ impl Hub {
             unwelcome,
             hook_calls,
             intake,
+            sending,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         })
@@ -108,8 +111,13 @@ impl Hub {
     }
 
     /// What incomplete messages of all connections may take.
-    pub(crate) fn intake(&self) -> Arc<IntakeBudget> {
+    pub(crate) fn intake(&self) -> Arc<Budget> {
         self.intake.clone()
+    }
+
+    /// What is on its way to clients may take.
+    pub(crate) fn sending(&self) -> &Budget {
+        &self.sending
     }
 
     /// A place for one more connection, from a network if that is known.

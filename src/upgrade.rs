@@ -120,7 +120,9 @@ impl From<Refused> for Rejection {
         match refused {
             Refused::TooManyFromTheAddress => Self::too_many(reason, RETRY),
             Refused::Unwelcome(wait) => Self::too_many(reason, wait),
-            Refused::TooManyConnections | Refused::TooManyToTheRoom | Refused::ShuttingDown => Self::unavailable(reason),
+            Refused::TooManyConnections | Refused::TooManyToTheRoom | Refused::ShuttingDown => {
+                Self::unavailable(reason)
+            }
         }
     }
 }

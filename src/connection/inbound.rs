@@ -102,7 +102,10 @@ where
                     let _held = self.liveness.hold();
                     return Ok(something.await);
                 }
-                other => self.on_message(other).await?,
+                other => {
+                    self.on_message(other).await?;
+                    self.liveness.message_gone();
+                }
             }
         }
     }
@@ -110,10 +113,11 @@ where
     /// Receives until the connection must end, and says why. `upload` is the place that the client has among those that bring back
     /// what they have of the room, if it is one of them.
     pub(super) async fn run(mut self, mut upload: Option<Upload>) -> End {
-        if let Some(message) = self.unasked.take()
-            && let Err(end) = self.on_message(message).await
-        {
-            return end;
+        if let Some(message) = self.unasked.take() {
+            if let Err(end) = self.on_message(message).await {
+                return end;
+            }
+            self.liveness.message_gone();
         }
         loop {
             let step = if self.in_flight < MAX_IN_FLIGHT {
@@ -149,7 +153,10 @@ where
             let _held = self.liveness.hold();
             self.dialect.decode_off_the_runtime(frame).await?
         };
-        self.on_message(message).await
+        self.on_message(message).await?;
+        // Not before: what waits for a place in the room's queue takes as much memory as what is still coming.
+        self.liveness.message_gone();
+        Ok(())
     }
 
     async fn on_message(&mut self, message: Message) -> Result<(), End> {
@@ -254,10 +261,7 @@ where
             Some(Ok(WsMessage::Ping(payload) | WsMessage::Pong(payload))) => liveness.control_frame(payload.len()),
             Some(Ok(WsMessage::Close(frame))) => return Err(left(frame.as_ref())),
             None => return Err(End::Gone),
-            Some(Ok(message)) => {
-                liveness.message_complete();
-                return Ok(message);
-            }
+            Some(Ok(message)) => return Ok(message),
             Some(Err(error)) => return Err(socket_error(&error, config, liveness)),
         }
     }

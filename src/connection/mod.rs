@@ -6,6 +6,7 @@
 //! ```
 
 mod backoff;
+mod budget;
 mod close;
 mod dialect;
 mod discreet;
@@ -28,11 +29,11 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 use tower_sqlite_sync_wire::{AnnouncePresence, Message, Position, SiteId, StartStreaming};
 use tracing::{Instrument, Span, field};
 
+pub(crate) use self::budget::Budget;
 pub(crate) use self::close::Close;
 use self::dialect::Dialect;
 use self::discreet::Discreet;
 use self::inbound::Inbound;
-pub(crate) use self::intake::IntakeBudget;
 use self::liveness::{Liveness, Watched};
 use self::outbound::{Command, Cursor, Outbound};
 use self::upload::Upload;
@@ -86,6 +87,8 @@ struct Session<'a> {
     config: &'a SyncConfig,
     refusals: &'a Refusals,
     liveness: &'a Liveness,
+    /// For what is on its way to clients.
+    sending: &'a Budget,
 }
 
 /// Serves an upgraded socket until it ends.
@@ -165,6 +168,7 @@ where
         config,
         refusals: hub.refusals(),
         liveness,
+        sending: hub.sending(),
     };
     let start = match start_streaming(&session).await {
         Ok(message) => Command::Send(Message::StartStreaming(message)),
@@ -223,9 +227,10 @@ where
             WsMessage::Ping(payload) | WsMessage::Pong(payload) => liveness.control_frame(payload.len()),
             WsMessage::Close(frame) => return Err(inbound::left(frame.as_ref())),
             message => {
-                liveness.message_complete();
                 let dialect = Dialect::of(&message);
-                return match dialect.decode(message)? {
+                let decoded = dialect.decode(message)?;
+                liveness.message_gone();
+                return match decoded {
                     Message::AnnouncePresence(presence) => Ok((dialect, presence)),
                     other => {
                         let reason = format!("the first message is an announce, not {}", other.name());

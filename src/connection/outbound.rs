@@ -20,6 +20,9 @@ const PROBE_DELAY: Duration = Duration::from_secs(1);
 /// How soon, and how late, a client that asks for changes again gets them again.
 const REWIND_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// Bytes of a message that are copied to be written to the socket, and that every client can be sent at a time.
+const FRAGMENT: usize = 64 << 10;
+
 /// What the inbound side wants sent.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -139,15 +142,29 @@ where
             }
             match self.session.room.pull(self.cursor.read) {
                 Pull::UpToDate => break,
-                Pull::Frames(frames) => self.send_frames(&frames).await?,
-                Pull::Unencoded => self.session.room.encode(self.cursor.read).await?,
-                Pull::Behind(upto) => {
-                    let frame = self.session.room.read_frame(self.cursor.read, upto, Some(self.session.client)).await?;
-                    self.send_frames(&[frame]).await?;
+                Pull::Frames(frames) => {
+                    let bytes = frames.iter().map(|frame| frame.byte_len()).sum();
+                    match self.session.sending.share(bytes) {
+                        Some(_share) => self.send_frames(&frames).await?,
+                        None if bytes <= FRAGMENT => self.send_frames(&frames).await?,
+                        None => self.catch_up(frames.last().map_or(self.cursor.read, |frame| frame.upto)).await?,
+                    }
                 }
+                Pull::Unencoded => self.session.room.encode(self.cursor.read).await?,
+                Pull::Behind(upto) => self.catch_up(upto).await?,
             }
         }
         self.flush().await
+    }
+
+    /// Sends what the database has, up to `upto` at most: as much as a frame may have, unless clients that don't take what they are sent
+    /// hold too much already.
+    async fn catch_up(&mut self, upto: i64) -> Result<(), End> {
+        let Session { room, client, config, sending, .. } = self.session;
+        let share = sending.share(config.max_frame_bytes());
+        let max_bytes = if share.is_some() { config.max_frame_bytes() } else { config.max_frame_bytes().min(FRAGMENT) };
+        let frame = room.read_frame(self.cursor.read, upto, Some(*client), max_bytes).await?;
+        self.send_frames(&[frame]).await
     }
 
     /// Sends as one message what the client lacks of neighbouring frames.
@@ -163,8 +180,8 @@ where
     }
 
     async fn send_changes(&mut self, selection: &Selection) -> Result<(), End> {
-        let (sender, max_frame) = (self.session.room.site(), self.session.config.max_frame_bytes());
-        for message in self.session.dialect.changes(selection, sender, self.cursor.sent, max_frame)? {
+        let (sender, fragment) = (self.session.room.site(), self.session.config.max_frame_bytes().min(FRAGMENT));
+        for message in self.session.dialect.changes(selection, sender, self.cursor.sent, fragment)? {
             self.feed(message).await?;
         }
         tracing::debug!(changes = selection.count(), since = self.cursor.sent.db_version, "changes sent");

@@ -49,11 +49,17 @@ impl Bounds {
                 Value::Null | Value::Integer(_) | Value::Number(_) | Value::Boolean(_) => 0,
             };
             if bytes > value {
-                return Err(format!("a value may have {value} bytes (max_value_bytes), not {bytes}, in table {}", change.table));
+                return Err(format!(
+                    "a value may have {value} bytes (max_value_bytes), not {bytes}, in table {}",
+                    change.table
+                ));
             }
             if change.pk.len() > key {
                 let bytes = change.pk.len();
-                return Err(format!("a key may have {key} bytes (max_key_bytes), not {bytes}, in table {}", change.table));
+                return Err(format!(
+                    "a key may have {key} bytes (max_key_bytes), not {bytes}, in table {}",
+                    change.table
+                ));
             }
         }
         Ok(())

@@ -58,7 +58,7 @@ use self::large::LargeFrames;
 use self::outside::Outside;
 use self::schema::{ResidentSchema, StoredSchema};
 use self::watcher::Watcher;
-use self::writer::{Writer, WriterQueue};
+use self::writer::{QueueBytes, Writer, WriterQueue};
 use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::connection::Close;
@@ -89,11 +89,18 @@ pub(crate) struct Room {
 }
 
 /// What all rooms of a layer share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Surroundings {
     /// Who is told of what clients write.
     pub(crate) observer: Arc<Observer>,
     watcher: Arc<Watcher>,
+    queued: QueueBytes,
+}
+
+impl Surroundings {
+    fn new(config: &SyncConfig) -> Self {
+        Self { observer: Arc::default(), watcher: Arc::default(), queued: QueueBytes::new(config.queues_bytes()) }
+    }
 }
 
 /// Where a room is read.
@@ -129,7 +136,9 @@ impl Room {
         let (location, epoch) = match home {
             Home::Memory => (Location::Memory, None),
             Home::File { path, epoch } => (Location::File(path), epoch),
-            Home::Replica { path, primary } => return Self::open_replica(name, path, primary, config, purpose).await,
+            Home::Replica { path, primary } => {
+                return Self::open_replica(name, path, primary, config, purpose, surroundings).await;
+            }
         };
         let resident = prepare(name, &location, config, purpose).await?;
         let conn = WriteConnection::open(name, &location, config.busy_timeout()).await?;
@@ -149,7 +158,7 @@ impl Room {
             Location::Memory => Reads::Writer,
         };
         let parts = Parts::new(name, config, &opened);
-        let (writer, queue) = Writer::new(conn, name, config, &parts, surroundings.observer.clone());
+        let (writer, queue) = Writer::new(conn, name, config, &parts, surroundings);
         tokio::spawn(writer.run());
         let (watch, poll) = (config.watch_files(), config.poll_files());
         if let Location::File(path) = location
@@ -169,6 +178,7 @@ impl Room {
         primary: Arc<dyn Primary>,
         config: &SyncConfig,
         purpose: &Purpose,
+        surroundings: &Surroundings,
     ) -> Result<Arc<Self>, Error> {
         let patience = config.queue_wait();
         let schema = match purpose {
@@ -197,7 +207,7 @@ impl Room {
         }
         let parts = Parts::new(name, config, &opened);
         let follower = Follower::new(name, reads.clone(), &parts);
-        let (queue, jobs) = WriterQueue::new(name, config);
+        let (queue, jobs) = WriterQueue::new(name, config, surroundings.queued.clone());
         let forwarder = Forwarder::new(name, primary, jobs, follower.clone(), parts.ending.clone(), patience);
         tokio::spawn(follower.run(changed));
         tokio::spawn(forwarder.run());
@@ -302,17 +312,17 @@ impl Room {
 
     /// Encodes, for all connections, what follows `head`.
     pub(crate) async fn encode(&self, head: i64) -> Result<(), Error> {
-        self.feed.encode(head, async |after, upto| self.read_frame(after, upto, None).await).await
+        self.feed.encode(head, async |after, upto| self.read_frame(after, upto, None, self.max_frame_bytes).await).await
     }
 
-    /// Reads what follows `after`, up to `upto` at most, without what `exclude` wrote.
+    /// Reads what follows `after`, up to `upto` at most, without what `exclude` wrote, in about `max_bytes`.
     pub(crate) async fn read_frame(
         &self,
         after: i64,
         upto: i64,
         exclude: Option<wire::SiteId>,
+        max_bytes: usize,
     ) -> Result<Arc<Frame>, Error> {
-        let max_bytes = self.max_frame_bytes;
         let exclude = exclude.map(engine_site);
         let frame = self.read(move |conn| Frame::read(conn, after, upto, exclude, max_bytes)).await?;
         let frame = frame.map_err(|error| Error::engine(&self.name, error))?;

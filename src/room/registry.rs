@@ -104,6 +104,7 @@ impl Drop for Lease {
 impl Registry {
     pub(crate) fn new(config: SyncConfig, store: Arc<dyn RoomStore>) -> Self {
         let places = Arc::new(Semaphore::new(config.max_rooms().min(Semaphore::MAX_PERMITS)));
+        let surroundings = Surroundings::new(&config);
         let opening = Semaphore::new(config.room_opens().clamp(1, Semaphore::MAX_PERMITS));
         Self {
             config,
@@ -113,7 +114,7 @@ impl Registry {
             opening,
             opened: Mutex::new(Bucket::new(Instant::now())),
             refused_schemas: RefusedSchemas::default(),
-            surroundings: Surroundings::default(),
+            surroundings,
         }
     }
 

@@ -45,7 +45,9 @@ impl Submitted {
                 db_version: applied.db_version,
             }),
             Some(Outcome::Gap(position)) => Ok(Verdict::Gap(convert::engine_position(position))),
-            Some(Outcome::Failed(error @ (Error::Changeset { .. } | Error::ChangesetTooLarge { .. }))) => Ok(Verdict::Refused(error.close().to_refusal())),
+            Some(Outcome::Failed(error @ (Error::Changeset { .. } | Error::ChangesetTooLarge { .. }))) => {
+                Ok(Verdict::Refused(error.close().to_refusal()))
+            }
             Some(Outcome::Failed(error)) => Err(error),
             None if self.room.ending.has_ended() => Err(Error::GoingAway),
             None => Ok(Verdict::Refused(Close::schema("the room has another version of the schema").to_refusal())),

@@ -1,0 +1,60 @@
+//! Bytes that all connections of a layer may hold together, of one kind.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    left: AtomicUsize,
+}
+
+impl Budget {
+    /// A budget of so many bytes.
+    pub(crate) fn new(bytes: usize) -> Arc<Self> {
+        Arc::new(Self { left: AtomicUsize::new(bytes) })
+    }
+
+    /// Takes so many bytes, if they are there. They have to be given back.
+    pub(super) fn take(&self, bytes: usize) -> bool {
+        let taken = |left: usize| left.checked_sub(bytes);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.left.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes so many bytes, if they are there, until what is returned is dropped.
+    pub(super) fn share(&self, bytes: usize) -> Option<Share<'_>> {
+        self.take(bytes).then_some(Share { budget: self, bytes })
+    }
+}
+
+/// A part of a [`Budget`].
+#[derive(Debug)]
+pub(super) struct Share<'a> {
+    budget: &'a Budget,
+    bytes: usize,
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_given_back_when_it_is_dropped() {
+        let budget = Budget::new(10);
+        let share = budget.share(8).unwrap();
+        assert!(budget.share(3).is_none());
+        assert!(budget.share(2).is_some());
+        drop(share);
+        assert!(budget.share(10).is_some());
+    }
+}

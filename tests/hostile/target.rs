@@ -1,0 +1,89 @@
+//! The server that is attacked, and those who use it meanwhile.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tower_sqlite_sync_wire::{Change, Value};
+
+use crate::fixture::{Client, ClientOptions, SCHEMA, cell, cells, until};
+use crate::process::Example;
+
+/// How long a change may take from one client to another during an attack. It takes milliseconds; this is for a busy machine.
+const PROMPTLY: Duration = Duration::from_secs(5);
+
+/// The example server, with a pair of clients that sync.
+pub(crate) struct Target {
+    server: Example,
+    author: Client,
+    reader: Client,
+    written: i64,
+}
+
+impl Target {
+    /// Starts a server with these settings, besides those that let a thousand connections come from here.
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+        // A socket at each end, and some files.
+        rlimit::increase_nofile_limit(16_384).unwrap();
+        let given = settings.iter().map(|(name, value)| (format!("TOWER_SQLITE_SYNC_{name}"), *value));
+        let server = Example::launch("server", SCHEMA, |command| {
+            command
+                .args(["--listen", "127.0.0.1:0"])
+                .env("RUST_LOG", "error")
+                // glibc keeps what was freed for as long as something behind it is in use. What is measured here is what the server
+                // holds.
+                .env("MALLOC_ARENA_MAX", "2")
+                .env("MALLOC_MMAP_THRESHOLD_", "32768")
+                .env("MALLOC_TRIM_THRESHOLD_", "32768")
+                .env("TOWER_SQLITE_SYNC_MAX_ADDRESS_CONNECTIONS", "5000")
+                .env("TOWER_SQLITE_SYNC_ADDRESS_REFUSALS", "1000000")
+                .envs(given)
+        })
+        .await;
+        let mut author = Client::connect_with(server.address, "good", 1, ClientOptions::default()).await;
+        let mut reader = Client::connect_with(server.address, "good", 2, ClientOptions::default()).await;
+        author.enter().await;
+        reader.enter().await;
+        Self { server, author, reader, written: 0 }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// What the author writes reaches the reader, and soon.
+    pub(crate) async fn works(&mut self) {
+        let start = Instant::now();
+        self.written += 1;
+        let value = format!("{}", self.written);
+        let change = Change { col_version: self.written, ..cell(1, "b", Value::Text(&value), self.written) };
+        self.author.push(self.written - 1, &[change]).await;
+        assert_eq!(cells(&self.reader.changes().await), [format!("1.b='{value}'")]);
+        let took = start.elapsed();
+        assert!(took < PROMPTLY, "a change took {took:?}");
+    }
+
+    /// Fills a room with so many rows of 100 kB.
+    pub(crate) async fn fill(&self, room: &str, rows: u8) {
+        let mut author = Client::connect_with(self.server.address, room, 3, ClientOptions::default()).await;
+        author.enter().await;
+        let mut reader = Client::connect_with(self.server.address, room, 4, ClientOptions::default()).await;
+        reader.enter().await;
+        let text = "x".repeat(100_000);
+        for row in 1..=rows {
+            author.push(i64::from(row) - 1, &[cell(row, "b", Value::Text(&text), row.into())]).await;
+            reader.changes().await;
+        }
+    }
+
+    /// What the server holds, in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Waits until the server holds no more than that again, in KiB.
+    pub(crate) async fn gives_back(&mut self, resident: u64) {
+        until(&format!("{} KiB to become {resident}", self.resident()), async || self.resident() <= resident).await;
+    }
+}
