@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Budget {
+    all: usize,
     left: AtomicUsize,
 }
 
 impl Budget {
     /// A budget of so many bytes.
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self { left: AtomicUsize::new(bytes) })
+        Arc::new(Self { all: bytes, left: AtomicUsize::new(bytes) })
     }
 
     /// Takes so many bytes, if they are there. They have to be given back.
@@ -25,8 +26,9 @@ impl Budget {
         self.left.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Takes so many bytes, if they are there, until what is returned is dropped.
+    /// Takes so many bytes, if they are there, until what is returned is dropped. What needs more than there ever is takes all.
     pub(super) fn share(&self, bytes: usize) -> Option<Share<'_>> {
+        let bytes = bytes.min(self.all);
         self.take(bytes).then_some(Share { budget: self, bytes })
     }
 }
@@ -54,7 +56,8 @@ mod tests {
         let share = budget.share(8).unwrap();
         assert!(budget.share(3).is_none());
         assert!(budget.share(2).is_some());
+        assert!(budget.share(100).is_none());
         drop(share);
-        assert!(budget.share(10).is_some());
+        assert!(budget.share(100).is_some());
     }
 }

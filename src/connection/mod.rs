@@ -14,6 +14,7 @@ mod inbound;
 mod intake;
 mod liveness;
 mod outbound;
+mod pieces;
 mod upload;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use self::discreet::Discreet;
 use self::inbound::Inbound;
 use self::liveness::{Liveness, Watched};
 use self::outbound::{Command, Cursor, Outbound};
+use self::pieces::Pieces;
 use self::upload::Upload;
 use crate::auth::{Access, Grant};
 use crate::config::SyncConfig;
@@ -99,8 +101,9 @@ where
     let span = tracing::info_span!("connection", room = %guest.room, site = field::Empty);
     async {
         let liveness = Arc::new(Liveness::new(hub.intake()));
-        let io = Watched::new(io, liveness.clone());
-        let limit = Some(hub.config().max_message_bytes());
+        let limit = hub.config().max_message_bytes();
+        let io = Pieces::new(Watched::new(io, liveness.clone()), READ_BUFFER, limit);
+        let limit = Some(limit);
         let websocket = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(WRITE_BUFFER)
@@ -124,7 +127,7 @@ where
                 if !say_goodbye(&close, &mut sink, &mut stream).await
                     && let Ok(socket) = sink.reunite(stream)
                 {
-                    linger(socket.into_inner().into_inner().into_inner()).await;
+                    linger(socket.into_inner().into_inner().into_inner().into_inner()).await;
                 }
             }
             End::Left(code) => {

@@ -23,6 +23,9 @@ const REWIND_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duratio
 /// Bytes of a message that are copied to be written to the socket, and that every client can be sent at a time.
 const FRAGMENT: usize = 64 << 10;
 
+/// How soon a large message is tried again, when too much is under way to others.
+const SENDING_DELAY: Duration = Duration::from_millis(250);
+
 /// What the inbound side wants sent.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -41,6 +44,8 @@ pub(super) struct Outbound<'a, S> {
     cursor: Cursor,
     timers: Timers,
     rewinds: Backoff<Position>,
+    /// What comes next has so many bytes, and waits until they may be under way.
+    large: Option<usize>,
 }
 
 /// How far a connection is in the room's changes.
@@ -108,6 +113,7 @@ where
             cursor: begin,
             timers: Timers::new(session.config),
             rewinds: Backoff::new(REWIND_DELAYS.0, REWIND_DELAYS.1),
+            large: None,
         }
     }
 
@@ -158,12 +164,31 @@ where
     }
 
     /// Sends what the database has, up to `upto` at most: as much as a frame may have, unless clients that don't take what they are sent
-    /// hold too much already.
+    /// hold too much already. A db_version that is larger than what everybody may be sent waits until they don't.
     async fn catch_up(&mut self, upto: i64) -> Result<(), End> {
         let Session { room, client, config, sending, .. } = self.session;
-        let share = sending.share(config.max_frame_bytes());
-        let max_bytes = if share.is_some() { config.max_frame_bytes() } else { config.max_frame_bytes().min(FRAGMENT) };
+        let usual = config.max_frame_bytes();
+        let wanted = self.large.unwrap_or(usual);
+        let mut share = sending.share(wanted);
+        let (max_bytes, most) = match &share {
+            Some(_) => (usual, wanted),
+            None if self.large.is_some() => {
+                self.timers.pause(SENDING_DELAY);
+                return Ok(());
+            }
+            None => (usual.min(FRAGMENT), usual.min(FRAGMENT)),
+        };
         let frame = room.read_frame(self.cursor.read, upto, Some(*client), max_bytes).await?;
+        if frame.byte_len() > most {
+            drop(share.take());
+            share = sending.share(frame.byte_len());
+            if share.is_none() {
+                self.large = Some(frame.byte_len());
+                self.timers.pause(SENDING_DELAY);
+                return Ok(());
+            }
+        }
+        self.large = None;
         self.send_frames(&[frame]).await
     }
 
@@ -214,6 +239,7 @@ where
             ?delay,
             "client asks for changes again"
         );
+        self.large = None;
         self.cursor = if position == self.begin.sent { self.begin } else { Cursor::at(position) };
         self.timers.pause(delay);
     }

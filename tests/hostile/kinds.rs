@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::Message as WsMessage;
-use tower_sqlite_sync_wire::{SiteId, Value};
+use tower_sqlite_sync_wire::{Change, SiteId, Value};
 
 use crate::attack::survives;
 use crate::fixture::{Client, ClientOptions, cell};
@@ -50,6 +50,26 @@ async fn who_announces_itself_and_never_reads() {
     survives(&[("SENDING_BYTES", "16000000")], 200, async |address, n| {
         let mut client = connect(address, "big", n).await;
         client.announce(&[]).await;
+        hold(client)
+    })
+    .await;
+}
+
+/// A value that is larger than what is sent at a time is read by each of them, from where it says that it is.
+#[tokio::test]
+async fn who_waits_for_a_large_value_and_never_reads() {
+    survives(&[("SENDING_BYTES", "16000000")], 200, async |address, n| {
+        let mut client = connect(address, "large", n).await;
+        if n == 0 {
+            client.enter().await;
+            let text = "x".repeat(8_000_000);
+            client.push(0, &[cell(1, "b", Value::Text(&text), 2_000)]).await;
+            return hold(client);
+        }
+        client.enter().await;
+        let server = client.server;
+        let mut client = connect(address, "large", n).await;
+        client.announce(&[(server, i64::try_from(n).unwrap())]).await;
         hold(client)
     })
     .await;
@@ -100,7 +120,7 @@ async fn who_sends_changes_and_never_waits() {
         client.enter().await;
         let text = "x".repeat(1_000);
         async move {
-            for version in 1..=100 {
+            for version in 1..=20 {
                 let message = client.changes_message(version - 1, &[cell(1, "b", Value::Text(&text), version)]);
                 if client.try_send_frame(WsMessage::Binary(message.encode())).await.is_err() {
                     return;
@@ -112,10 +132,35 @@ async fn who_sends_changes_and_never_waits() {
     .await;
 }
 
+/// Nothing hostile: what a client has uploaded is not kept for as long as it stays.
+#[tokio::test]
+async fn who_has_uploaded_much_and_stays() {
+    survives(&[("QUEUES_BYTES", "4000000")], 100, async |address, n| {
+        let mut client = Client::connect_with(address, "uploads", 0, ClientOptions::default()).await;
+        client.site = site(n);
+        client.enter().await;
+        // Of which the room keeps one.
+        let text = "x".repeat(1_000_000);
+        let row = cell(1, "b", Value::Text(&text), 1);
+        client.push(0, &[Change { cl: 2, cid: Change::SENTINEL, ..row }]).await;
+        async move {
+            loop {
+                client.message().await;
+            }
+        }
+    })
+    .await;
+}
+
 /// More comes than the room's writer can take: what is complete and waits for it must count as well as what is not complete yet.
 #[tokio::test]
 async fn who_sends_much_at_once() {
-    let settings = [("UPLOADS_BYTES", "12000000"), ("QUEUES_BYTES", "3000000"), ("MAX_MESSAGE_BYTES", "2000000")];
+    let settings = [
+        ("SENDING_BYTES", "12000000"),
+        ("UPLOADS_BYTES", "12000000"),
+        ("QUEUES_BYTES", "3000000"),
+        ("MAX_MESSAGE_BYTES", "2000000"),
+    ];
     survives(&settings, 400, async |address, n| {
         let mut client = connect(address, "busy", n).await;
         client.enter().await;
