@@ -14,7 +14,9 @@ use crate::rate::{Bucket, Rate};
 
 /// The application's word for where a request comes from. Without one, nobody knows.
 #[derive(Clone, Default)]
-pub(crate) struct AddressHook(Option<Arc<dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync>>);
+pub(crate) struct AddressHook(Option<Arc<FindAddress>>);
+
+type FindAddress = dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync;
 
 impl AddressHook {
     pub(crate) fn new(hook: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static) -> Self {

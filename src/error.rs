@@ -79,7 +79,7 @@ pub enum Error {
     OpenedTooFast,
 
     /// The room's writer has been busy for longer than `queue_wait`.
-    #[error("room {room} is busy: try again later")]
+    #[error("try again later: room {room} has been busy for too long (queue_wait)")]
     Busy {
         /// The room.
         room: RoomName,

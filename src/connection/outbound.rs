@@ -26,6 +26,8 @@ const FRAGMENT: usize = 64 << 10;
 /// How soon a large message is tried again, when too much is under way to others.
 const SENDING_DELAY: Duration = Duration::from_millis(250);
 
+const TOO_SLOW: &str = "this client reads too slowly (slow_reader_timeout)";
+
 /// What the inbound side wants sent.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -253,7 +255,7 @@ where
         if self.timers.ping <= now {
             let heartbeat = self.session.config.heartbeat();
             if self.session.liveness.silence() >= heartbeat.saturating_mul(2) {
-                return Err(End::Close(Close::protocol("no answer to pings")));
+                return Err(End::Close(Close::protocol("no answer to pings (heartbeat)")));
             }
             self.timers.ping = now + heartbeat;
             self.feed(WsMessage::Ping(bytes::Bytes::new())).await?;
@@ -277,7 +279,7 @@ where
         tokio::select! {
             biased;
             fed = self.sink.feed(message) => fed.map_err(|_| End::Gone),
-            () = self.session.liveness.stalled(limit) => Err(End::Close(Close::try_again("this client reads too slowly"))),
+            () = self.session.liveness.stalled(limit) => Err(End::Close(Close::try_again(TOO_SLOW))),
         }
     }
 
@@ -286,7 +288,7 @@ where
         tokio::select! {
             biased;
             flushed = self.sink.flush() => flushed.map_err(|_| End::Gone),
-            () = self.session.liveness.stalled(limit) => Err(End::Close(Close::try_again("this client reads too slowly"))),
+            () = self.session.liveness.stalled(limit) => Err(End::Close(Close::try_again(TOO_SLOW))),
         }
     }
 }

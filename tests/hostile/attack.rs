@@ -17,13 +17,13 @@ const CONNECTIONS: usize = 1_000;
 const AT_A_TIME: usize = 50;
 
 /// How long an attack goes on once all are there.
-const LASTS: Duration = Duration::from_secs(1);
+const LASTS: Duration = Duration::from_millis(500);
 
 /// What the allocator may keep of an attack that is over, in KiB: blocks that are partly in use.
 const LEFT_OVER: u64 = 32 << 10;
 
 /// One attack at a time: the others would slow down what has to be prompt.
-static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+pub(crate) static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Attacks a server, twice, with connections that `attack` makes, and that go on while what it returns is polled. None may cost more
 /// than `most` KiB, and little is left of them when they are gone. Others are served meanwhile.
@@ -34,7 +34,6 @@ where
 {
     let _alone = ALONE.lock().await;
     let mut target = Target::start(settings).await;
-    target.fill("big", 60).await;
     target.works().await;
     let before = target.resident();
     for _wave in 0..2 {

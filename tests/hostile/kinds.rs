@@ -11,6 +11,7 @@ use tower_sqlite_sync_wire::{Change, SiteId, Value};
 
 use crate::attack::survives;
 use crate::fixture::{Client, ClientOptions, cell};
+use crate::target::fill;
 
 /// A connection that buffers as little as the system allows.
 async fn narrow(address: SocketAddr) -> TcpStream {
@@ -26,7 +27,7 @@ async fn connect(address: SocketAddr, room: &str, n: usize) -> Client {
 }
 
 /// Sites that nobody else is.
-fn site(n: usize) -> SiteId {
+pub(crate) fn site(n: usize) -> SiteId {
     SiteId::from_bytes((1_000_000 + n as u128).to_be_bytes())
 }
 
@@ -48,6 +49,9 @@ async fn who_never_announces_itself() {
 #[tokio::test]
 async fn who_announces_itself_and_never_reads() {
     survives(&[("SENDING_BYTES", "16000000")], 200, async |address, n| {
+        if n == 0 {
+            fill(address, "big", 60).await;
+        }
         let mut client = connect(address, "big", n).await;
         client.announce(&[]).await;
         hold(client)
@@ -135,7 +139,8 @@ async fn who_sends_changes_and_never_waits() {
 /// Nothing hostile: what a client has uploaded is not kept for as long as it stays.
 #[tokio::test]
 async fn who_has_uploaded_much_and_stays() {
-    survives(&[("QUEUES_BYTES", "4000000")], 100, async |address, n| {
+    // Of the megabyte that each has sent. Some of them still wait for the writer.
+    survives(&[("QUEUES_BYTES", "4000000")], 500, async |address, n| {
         let mut client = Client::connect_with(address, "uploads", 0, ClientOptions::default()).await;
         client.site = site(n);
         client.enter().await;

@@ -12,4 +12,5 @@ mod kinds;
 #[allow(dead_code, reason = "shared with the tests in `tests/stacks`, and neither uses all of it")]
 #[path = "../stacks/process.rs"]
 mod process;
+mod storm;
 mod target;

@@ -64,19 +64,6 @@ impl Target {
         assert!(took < PROMPTLY, "a change took {took:?}");
     }
 
-    /// Fills a room with so many rows of 100 kB.
-    pub(crate) async fn fill(&self, room: &str, rows: u8) {
-        let mut author = Client::connect_with(self.server.address, room, 3, ClientOptions::default()).await;
-        author.enter().await;
-        let mut reader = Client::connect_with(self.server.address, room, 4, ClientOptions::default()).await;
-        reader.enter().await;
-        let text = "x".repeat(100_000);
-        for row in 1..=rows {
-            author.push(i64::from(row) - 1, &[cell(row, "b", Value::Text(&text), row.into())]).await;
-            reader.changes().await;
-        }
-    }
-
     /// What the server holds, in KiB.
     pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.id())).unwrap();
@@ -87,5 +74,22 @@ impl Target {
     /// Waits until the server holds no more than that again, in KiB.
     pub(crate) async fn gives_back(&mut self, resident: u64) {
         until(&format!("{} KiB to become {resident}", self.resident()), async || self.resident() <= resident).await;
+    }
+}
+
+/// Fills a room with so many rows of 100 kB.
+pub(crate) async fn fill(address: SocketAddr, room: &str, rows: u8) {
+    let mut author = Client::connect_with(address, room, 3, ClientOptions::default()).await;
+    let mut reader = Client::connect_with(address, room, 4, ClientOptions::default()).await;
+    author.enter().await;
+    reader.enter().await;
+    let text = "x".repeat(100_000);
+    for row in 1..=rows {
+        author.push(i64::from(row) - 1, &[cell(row, "b", Value::Text(&text), row.into())]).await;
+    }
+    // In the second wave it is all there already.
+    let mut seen = 0;
+    while seen < usize::from(rows) {
+        seen += reader.changes().await.changes.len();
     }
 }

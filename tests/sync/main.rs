@@ -10,6 +10,7 @@ mod durability;
 mod fixture;
 mod forking;
 mod gaps;
+mod limits;
 mod litefs;
 mod migration;
 mod numbers;
