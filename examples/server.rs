@@ -4,15 +4,17 @@
 //! the file given with `--config`, environment variables such as `TOWER_SQLITE_SYNC_HEARTBEAT=20`, and the flags.
 
 use std::error::Error;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use clap::Parser;
+use http::request::Parts;
 use tokio::sync::{oneshot, watch};
 use tower_sqlite_sync::{AuthRequest, Denied, Grant, PathPattern, SyncConfig, SyncLayer};
 
@@ -55,6 +57,10 @@ struct Args {
     #[arg(long, value_name = "ROOM", conflicts_with = "memory")]
     fork: Vec<String>,
 
+    /// Count clients by the last address in `X-Forwarded-For`, which the proxy in front adds, and not by the proxy's own.
+    #[arg(long)]
+    behind_proxy: bool,
+
     /// A JSON or TOML file with settings of `SyncConfig`.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -80,7 +86,8 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let config = settings(&args)?;
     raise_file_limit(&config);
 
-    let mut layer = SyncLayer::new(config.clone());
+    let layer = SyncLayer::new(config.clone());
+    let mut layer = if args.behind_proxy { layer.remote_address(forwarded) } else { layer.remote_address(peer) };
     if let Some(token) = args.token {
         layer = layer.authorize(move |request: AuthRequest| {
             let allowed = same(request.token().unwrap_or_default(), &token);
@@ -108,6 +115,7 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
     let (closed, rooms_closed) = oneshot::channel();
     let last_stop = stop.clone();
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
         stop.changed().await.ok();
         tracing::info!("shutting down");
@@ -123,6 +131,16 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     }
     tracing::info!("bye");
     Ok(())
+}
+
+/// The other end of the connection.
+fn peer(head: &Parts) -> Option<IpAddr> {
+    Some(head.extensions.get::<ConnectInfo<SocketAddr>>()?.ip())
+}
+
+/// Where the proxy says that a request comes from. What stands before that, the client may have made up.
+fn forwarded(head: &Parts) -> Option<IpAddr> {
+    head.headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
 }
 
 /// Ends when requests that are no concern of the rooms have had their time since these were closed. One that is never sent to

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use http::request::Parts;
@@ -199,12 +200,12 @@ impl fmt::Display for Denied {
 impl std::error::Error for Denied {}
 
 /// The hook as the layer keeps it: its type forgotten. Without one, everybody may do everything.
-#[derive(Default)]
-pub(crate) struct Hook(Option<Box<dyn DynAuthorize>>);
+#[derive(Clone, Default)]
+pub(crate) struct Hook(Option<Arc<dyn DynAuthorize>>);
 
 impl Hook {
     pub(crate) fn new(hook: impl Authorize) -> Self {
-        Self(Some(Box::new(hook)))
+        Self(Some(Arc::new(hook)))
     }
 
     /// Asks the hook.

@@ -10,19 +10,30 @@
 //! | `durability` | `"full"` | `"full"`, `"os"` | | what happens to a change before clients are shown it: see [`Durability`] |
 //! | `origins` | `same-host` | `same-host`, `any`, a list | | which web pages may connect, see [`Origins`] |
 //! | `refuse` | `close` | `close`, `revert` | | what becomes of changes that are not allowed, see [`Refuse`] |
+//! | `hook_calls` | 256 | from 1 | requests | asked about at a time; further ones wait their turn, within `upgrade_timeout` |
 //! | `upgrade_timeout` | 10 | 0.001 – year | seconds | for the hook, and from the response that lets a client in to its socket |
 //! | `announce_timeout` | 10 | 0.001 – year | seconds | from the upgraded socket to the client's announce |
 //! | `heartbeat` | 30 | 0.001 – year | seconds | between pings; a peer that is silent for two of them is closed |
 //! | `slow_reader_timeout` | 60 | 0.001 – year | seconds | a peer whose socket takes nothing for that long is closed (1013) |
 //! | `max_message_bytes` | 104857600 | from 1024 | bytes | one message from a client |
-//! | `uploads_bytes` | 536870912 | any | bytes | incomplete messages of all clients together; who sends more is closed with 1013 |
+//! | `max_message_changes` | 2000000 | from 1 | changes | in one message from a client; one with more is closed with 1009 |
+//! | `max_value_bytes` | 16777216 | from 1 | bytes | one value from a client, text or blob; 1009 |
+//! | `max_key_bytes` | 8192 | from 1 | bytes | one packed primary key from a client; 1009 |
+//! | `uploads_bytes` | 536870912 | any | bytes | messages of all clients together that are incomplete or wait for a place in a queue; who sends more is closed with 1013 |
+//! | `sending_bytes` | 268435456 | any | bytes | on their way to all clients together; beyond that, clients are sent less at a time |
 //! | `max_frame_bytes` | 1048576 | 1024 – 1073741824 | bytes | changes in one message to a client, and in one db_version of a merge |
 //! | `max_connections` | 10000 | from 1 | connections | open at a time; more are answered 503 |
+//! | `max_room_connections` | 5000 | from 1 | connections | open at a time to one room; more are answered 503 |
+//! | `max_address_connections` | 1000 | any | connections | open at a time from one [address](crate::SyncLayer::remote_address), an IPv6 /64 being one; more are answered 429 |
+//! | `address_refusals` | 10 | any | a second | of one address, and ten times as many at once; until then its requests are answered 429 |
 //! | `max_rooms` | 1000 | from 1 | rooms | open at a time; if all are in use, clients of further rooms are closed with 1013 |
+//! | `rooms_per_second` | 1000 | from 1 | rooms | opened for clients, and as many at once; who would wait more than 5 seconds is closed with 1013 |
+//! | `room_opens` | 16 | from 1 | rooms | being opened at a time; further ones wait their turn, for `queue_wait`, then 1013 |
 //! | `room_idle` | 60 | 0 – year | seconds | an unused room stays open that long |
 //! | `feed_window_bytes` | 8388608 | any | bytes | encoded changes a room keeps for its live connections |
 //! | `queue_changesets` | 256 | from 1 | messages | waiting for one room's writer |
 //! | `queue_bytes` | 134217728 | from 1 | bytes | waiting for one room's writer |
+//! | `queues_bytes` | 536870912 | from 1 | bytes | waiting for the writers of all rooms together, not counting 1 MiB for each room |
 //! | `queue_wait` | 30 | 0 – year | seconds | a changeset waits that long for a place in the queue, then 1013 |
 //! | `fork_uploads` | 4 | from 1 | clients | of a room that [forked](crate::SyncHandle::fork), asked at a time for what they have of it |
 //! | `notify_interval` | 0 | 0 – year | seconds | least time between two messages of changes to one client |
@@ -30,6 +41,10 @@
 //! | `poll_files` | 0 | 0 – year | seconds | looks into the files of open rooms that often, where the file system tells nothing; 0 is never |
 //! | `busy_timeout` | 5 | 0 – 2000000 | seconds | wait for another process that holds a room's write lock |
 //! | `shutdown_grace` | 10 | 0 – year | seconds | a shutdown waits that long for clients to close, and then for rooms to commit what is queued |
+//!
+//! Retries are the clients' affair: every 429 and 503 has a `Retry-After`, and vlcn's clients come back after one to three
+//! seconds whatever the answer. A client that is connected and silent is legitimate for as long as it answers pings, so there
+//! is no time limit for that.
 //!
 //! A [`SyncConfig`] is built by its methods, or read from JSON, TOML, the environment or anything else that serde
 //! reads. Times are numbers of seconds, fractions allowed, and a year has 31,536,000 of them.
@@ -97,6 +112,7 @@ struct Settings {
     durability: Durability,
     origins: Origins,
     refuse: Refuse,
+    hook_calls: usize,
     #[serde(with = "seconds")]
     upgrade_timeout: Duration,
     #[serde(with = "seconds")]
@@ -106,15 +122,25 @@ struct Settings {
     #[serde(with = "seconds")]
     slow_reader_timeout: Duration,
     max_message_bytes: usize,
+    max_message_changes: usize,
+    max_value_bytes: usize,
+    max_key_bytes: usize,
     uploads_bytes: usize,
+    sending_bytes: usize,
     max_frame_bytes: usize,
     max_connections: usize,
+    max_room_connections: usize,
+    max_address_connections: usize,
+    address_refusals: u32,
     max_rooms: usize,
+    rooms_per_second: u32,
+    room_opens: usize,
     #[serde(with = "seconds")]
     room_idle: Duration,
     feed_window_bytes: usize,
     queue_changesets: usize,
     queue_bytes: usize,
+    queues_bytes: usize,
     #[serde(with = "seconds")]
     queue_wait: Duration,
     fork_uploads: usize,
@@ -140,19 +166,30 @@ impl Default for Settings {
             durability: Durability::Full,
             origins: Origins::SameHost,
             refuse: Refuse::Close,
+            hook_calls: 256,
             upgrade_timeout: Duration::from_secs(10),
             announce_timeout: Duration::from_secs(10),
             heartbeat: Duration::from_secs(30),
             slow_reader_timeout: Duration::from_secs(60),
             max_message_bytes: 100 << 20,
+            max_message_changes: 2_000_000,
+            max_value_bytes: 16 << 20,
+            max_key_bytes: 8 << 10,
             uploads_bytes: 512 << 20,
+            sending_bytes: 256 << 20,
             max_frame_bytes: 1 << 20,
             max_connections: 10_000,
+            max_room_connections: 5_000,
+            max_address_connections: 1_000,
+            address_refusals: 10,
             max_rooms: 1_000,
+            rooms_per_second: 1000,
+            room_opens: 16,
             room_idle: Duration::from_secs(60),
             feed_window_bytes: 8 << 20,
             queue_changesets: 256,
             queue_bytes: 128 << 20,
+            queues_bytes: 512 << 20,
             queue_wait: Duration::from_secs(30),
             fork_uploads: 4,
             notify_interval: Duration::ZERO,
@@ -269,6 +306,8 @@ impl SyncConfig {
         durability, with_durability: Durability;
         /// What becomes of changesets that are not allowed, unless their [`Grant`](crate::Grant) says otherwise.
         refuse, with_refuse: Refuse;
+        /// Requests that the hook is asked about at a time.
+        hook_calls, with_hook_calls: usize;
         /// How long the hook may take to decide, and then the HTTP server to hand over the socket.
         upgrade_timeout, with_upgrade_timeout: Duration;
         /// How long a client may take to announce itself.
@@ -279,16 +318,38 @@ impl SyncConfig {
         slow_reader_timeout, with_slow_reader_timeout: Duration;
         /// The largest message accepted, in bytes. Clients send everything they have in one message.
         max_message_bytes, with_max_message_bytes: usize;
-        /// Bytes that messages of all clients may take before they are complete, not counting 256 KiB for each client. At least
-        /// one message of `max_message_bytes` can always come.
+        /// Changes in one message from a client.
+        max_message_changes, with_max_message_changes: usize;
+        /// The largest value, text or blob, that a client may send, in bytes. What server code writes is not bounded by it, but should
+        /// be: clients may have to bring it back after a [fork](crate::SyncHandle::fork).
+        max_value_bytes, with_max_value_bytes: usize;
+        /// The largest primary key that a client may send, packed, in bytes.
+        max_key_bytes, with_max_key_bytes: usize;
+        /// Bytes that messages of all clients may take before they are complete and have a place in a room's queue, not counting
+        /// 256 KiB for each client. At least one message of `max_message_bytes` can always come.
         uploads_bytes, with_uploads_bytes: usize;
+        /// Bytes of changes that may be on their way to all clients together, not counting 64 KiB for each client. If they don't take
+        /// them, others are sent 64 KiB at a time, and larger values later.
+        sending_bytes, with_sending_bytes: usize;
         /// Bytes of changes in one message to a client. A db_version is never split: a larger one that is already
         /// in a file goes out whole.
         max_frame_bytes, with_max_frame_bytes: usize;
         /// Connections open at a time.
         max_connections, with_max_connections: usize;
+        /// Connections to one room open at a time.
+        max_room_connections, with_max_room_connections: usize;
+        /// Connections from one address open at a time, if [`SyncLayer::remote_address`](crate::SyncLayer::remote_address) says
+        /// where they come from. An IPv6 network of 64 bits is one address: it is what one customer has.
+        max_address_connections, with_max_address_connections: usize;
+        /// Connections from one address that may end with a refusal (401, 403, 1002 to 1009, 4400) in a second, on average; ten times
+        /// as many may at once. Whoever is beyond that is answered 429, before anything is looked up for it.
+        address_refusals, with_address_refusals: u32;
         /// Rooms open at a time. A room takes about five file descriptors.
         max_rooms, with_max_rooms: usize;
+        /// Rooms opened for clients in a second, on average; as many may be at once.
+        rooms_per_second, with_rooms_per_second: u32;
+        /// Rooms being opened at a time.
+        room_opens, with_room_opens: usize;
         /// How long a room without connections stays open.
         room_idle, with_room_idle: Duration;
         /// Encoded changes that a room keeps for its live connections, in bytes. A connection that falls behind
@@ -298,6 +359,8 @@ impl SyncConfig {
         queue_changesets, with_queue_changesets: usize;
         /// Bytes of changesets that may wait for one room's writer.
         queue_bytes, with_queue_bytes: usize;
+        /// Bytes of changesets that may wait for the writers of all rooms together, not counting 1 MiB for each room.
+        queues_bytes, with_queues_bytes: usize;
         /// How long a changeset waits for a place in the writer's queue.
         queue_wait, with_queue_wait: Duration;
         /// Clients of a room that are asked at a time for everything they have of it, after it [forked](crate::SyncHandle::fork).
@@ -333,6 +396,14 @@ impl Settings {
         number("queue_bytes", self.queue_bytes, "bytes", SOME)?;
         time("queue_wait", self.queue_wait, TIMES_OR_NONE)?;
         number("fork_uploads", self.fork_uploads, "clients", SOME)?;
+        number("hook_calls", self.hook_calls, "requests", SOME)?;
+        number("max_message_changes", self.max_message_changes, "changes", SOME)?;
+        number("max_value_bytes", self.max_value_bytes, "bytes", SOME)?;
+        number("max_key_bytes", self.max_key_bytes, "bytes", SOME)?;
+        number("max_room_connections", self.max_room_connections, "connections", SOME)?;
+        number("rooms_per_second", usize::try_from(self.rooms_per_second).unwrap_or(usize::MAX), "rooms", SOME)?;
+        number("room_opens", self.room_opens, "rooms", SOME)?;
+        number("queues_bytes", self.queues_bytes, "bytes", SOME)?;
         time("notify_interval", self.notify_interval, TIMES_OR_NONE)?;
         time("poll_files", self.poll_files, TIMES_OR_NONE)?;
         time("busy_timeout", self.busy_timeout, Duration::ZERO..=LONGEST_BUSY)?;

@@ -76,8 +76,12 @@ pub enum Error {
         limit: usize,
     },
 
+    /// Rooms are opened faster than they may be.
+    #[error("too many rooms are being opened (rooms_per_second): try again later")]
+    OpenedTooFast,
+
     /// The room's writer has been busy for longer than `queue_wait`.
-    #[error("room {room} is busy: try again later")]
+    #[error("try again later: room {room} has been busy for too long (queue_wait)")]
     Busy {
         /// The room.
         room: RoomName,
@@ -101,6 +105,15 @@ pub enum Error {
     SiteTaken {
         /// The room.
         room: RoomName,
+    },
+
+    /// A changeset has more changes than it may, or larger ones.
+    #[error("a changeset for room {room} is refused: {reason}")]
+    ChangesetTooLarge {
+        /// The room.
+        room: RoomName,
+        /// What is too large, and the setting that says so.
+        reason: String,
     },
 
     /// The engine failed on the room's database.
@@ -236,7 +249,7 @@ impl Error {
             Self::SchemaRefused { schema, source, .. } => {
                 Close::schema(&format!("schema {schema} refused: {}", refusal(source)))
             }
-            Self::TooManyRooms { .. } | Self::Busy { .. } => Close::try_again(&self.to_string()),
+            Self::TooManyRooms { .. } | Self::OpenedTooFast | Self::Busy { .. } => Close::try_again(&self.to_string()),
             Self::NotPrimary { .. } | Self::PrimaryUnavailable { .. } => {
                 Close::try_again("the room's primary can't be reached: try again later")
             }
@@ -246,6 +259,7 @@ impl Error {
             Self::RoomName(_) | Self::NoSuchRoom { .. } | Self::NoFile { .. } => Close::policy(&self.to_string()),
             Self::SiteTaken { .. } => Close::site_taken(),
             Self::Changeset { source, .. } => Close::policy(&format!("changes refused: {source}")),
+            Self::ChangesetTooLarge { reason, .. } => Close::too_big(reason),
             Self::Engine { .. } | Self::Sqlite { .. } => match self.fault() {
                 Some(Fault::Locked) => Close::locked(),
                 Some(Fault::Full) => Close::try_again("the server's disk is full: try again later"),
@@ -273,15 +287,25 @@ impl Error {
         code.and_then(Fault::of_code)
     }
 
-    /// Whether a client with another schema would fare better.
-    pub(crate) fn is_about_the_schema(&self) -> bool {
-        matches!(
-            self,
-            Self::SchemaUnknown { .. }
-                | Self::SchemaNotResident { .. }
-                | Self::SchemaMismatch { .. }
-                | Self::SchemaRefused { .. }
-        )
+    /// The same error once more, if a client with another schema would fare better.
+    pub(crate) fn about_the_schema(&self) -> Option<Self> {
+        match self {
+            Self::SchemaUnknown { schema, reason } => {
+                Some(Self::SchemaUnknown { schema: schema.clone(), reason: reason.clone() })
+            }
+            Self::SchemaNotResident { schema, wanted, resident } => {
+                Some(Self::SchemaNotResident { schema: schema.clone(), wanted: *wanted, resident: *resident })
+            }
+            Self::SchemaMismatch { room, stored, wanted } => {
+                let (stored, wanted) = (stored.clone(), wanted.clone());
+                Some(Self::SchemaMismatch { room: room.clone(), stored, wanted })
+            }
+            Self::SchemaRefused { room, schema, source } => {
+                let (schema, source) = (schema.clone(), source.clone());
+                Some(Self::SchemaRefused { room: room.clone(), schema, source })
+            }
+            _ => None,
+        }
     }
 
     /// Whether a copy that its primary says is there may have this wrong because it has not come as far yet. (Of a room that was just
@@ -297,8 +321,8 @@ impl Error {
     /// Whether a changeset is to blame, and would fail again.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
-            Self::Changeset { .. } | Self::SiteTaken { .. } => true,
-            Self::RefusedByPrimary { refusal, .. } => refusal.code == Close::POLICY,
+            Self::Changeset { .. } | Self::SiteTaken { .. } | Self::ChangesetTooLarge { .. } => true,
+            Self::RefusedByPrimary { refusal, .. } => [Close::POLICY, Close::TOO_BIG].contains(&refusal.code),
             _ => false,
         }
     }

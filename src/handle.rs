@@ -122,7 +122,7 @@ impl SyncHandle {
         match entered.await {
             Ok(room) if !room.is_written_here() => Err(Error::NotPrimary { room: name }),
             Ok(_) => Ok(Opening::Opened),
-            Err(error) if error.is_about_the_schema() => Ok(Opening::Refused(error.close().to_refusal())),
+            Err(error) if error.about_the_schema().is_some() => Ok(Opening::Refused(error.close().to_refusal())),
             Err(error) => Err(error),
         }
     }

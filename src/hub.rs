@@ -2,18 +2,21 @@
 //! a layer for every route.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::address::{Network, Unwelcome};
 use crate::config::SyncConfig;
-use crate::connection::IntakeBudget;
+use crate::connection::Budget;
 use crate::refusals::Refusals;
-use crate::room::Registry;
+use crate::room::{Registry, RoomName};
 use crate::sessions::Sessions;
 use crate::store::{self, RoomStore};
+use crate::tally::{Counted, Tally};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -23,17 +26,24 @@ pub(crate) struct Hub {
     refusals: Refusals,
     sessions: Arc<Sessions>,
     places: Arc<Semaphore>,
-    intake: Arc<IntakeBudget>,
+    in_rooms: Arc<Tally<RoomName>>,
+    from_networks: Arc<Tally<Network>>,
+    unwelcome: Unwelcome,
+    hook_calls: Semaphore,
+    intake: Arc<Budget>,
+    sending: Arc<Budget>,
     tasks: TaskTracker,
     closing: CancellationToken,
     /// Connections that have not closed in time are dropped.
     overtime: CancellationToken,
 }
 
-/// A connection's place under `max_connections`; given back when it is dropped.
+/// A connection's place under the limits; given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
+    network: Option<Network>,
     _place: OwnedSemaphorePermit,
+    _from_network: Option<Counted<Network>>,
 }
 
 /// Why no further connection is taken.
@@ -42,6 +52,15 @@ pub(crate) enum Refused {
     /// There are as many as there may be.
     #[error("too many connections (max_connections): try again later")]
     TooManyConnections,
+    /// The room has as many as it may.
+    #[error("too many connections to this room (max_room_connections): try again later")]
+    TooManyToTheRoom,
+    /// The address has as many as it may.
+    #[error("too many connections from your address (max_address_connections): close some, or try again later")]
+    TooManyFromTheAddress,
+    /// Too many connections of the address were refused a short while ago.
+    #[error("too many refused connections from your address (address_refusals): mend the client, or try again later")]
+    Unwelcome(Duration),
     /// The layer is shutting down.
     #[error("the server is going away: try again later")]
     ShuttingDown,
@@ -59,14 +78,24 @@ impl Hub {
         let places = Arc::new(Semaphore::new(config.max_connections().min(Semaphore::MAX_PERMITS)));
         let rooms = Arc::new(Registry::new(config.clone(), store));
         // The largest message must be able to come.
-        let intake = IntakeBudget::new(config.uploads_bytes().max(config.max_message_bytes()));
+        let intake = Budget::new(config.uploads_bytes().max(config.max_message_bytes()));
+        let sending = Budget::new(config.sending_bytes());
+        let in_rooms = Tally::new(config.max_room_connections());
+        let from_networks = Tally::new(config.max_address_connections());
+        let unwelcome = Unwelcome::new(config.address_refusals());
+        let hook_calls = Semaphore::new(config.hook_calls().clamp(1, Semaphore::MAX_PERMITS));
         Arc::new(Self {
             config,
             rooms,
             refusals: Refusals::default(),
             sessions: Arc::default(),
             places,
+            in_rooms,
+            from_networks,
+            unwelcome,
+            hook_calls,
             intake,
+            sending,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             overtime: CancellationToken::new(),
@@ -94,19 +123,46 @@ impl Hub {
     }
 
     /// What incomplete messages of all connections may take.
-    pub(crate) fn intake(&self) -> Arc<IntakeBudget> {
+    pub(crate) fn intake(&self) -> Arc<Budget> {
         self.intake.clone()
     }
 
-    /// A place for one more connection.
-    pub(crate) fn admit(&self) -> Result<Admission, Refused> {
+    /// What is on its way to clients may take.
+    pub(crate) fn sending(&self) -> &Budget {
+        &self.sending
+    }
+
+    /// A place for one more connection, from a network if that is known.
+    pub(crate) fn admit(&self, network: Option<Network>) -> Result<Admission, Refused> {
         if self.closing.is_cancelled() {
             return Err(Refused::ShuttingDown);
         }
-        match self.places.clone().try_acquire_owned() {
-            Ok(place) => Ok(Admission { _place: place }),
-            Err(_) => Err(Refused::TooManyConnections),
+        if let Some(wait) = network.and_then(|network| self.unwelcome.wait(network)) {
+            return Err(Refused::Unwelcome(wait));
         }
+        let from_network = match network {
+            Some(network) => Some(self.from_networks.count(network).ok_or(Refused::TooManyFromTheAddress)?),
+            None => None,
+        };
+        let place = self.places.clone().try_acquire_owned().map_err(|_| Refused::TooManyConnections)?;
+        Ok(Admission { network, _place: place, _from_network: from_network })
+    }
+
+    /// A place for one more connection to a room.
+    pub(crate) fn admit_to(&self, room: &RoomName) -> Result<Counted<RoomName>, Refused> {
+        self.in_rooms.count(room.clone()).ok_or(Refused::TooManyToTheRoom)
+    }
+
+    /// Remembers that a connection was refused through its client's fault.
+    pub(crate) fn blame(&self, admission: &Admission) {
+        if let Some(network) = admission.network {
+            self.unwelcome.refused(network);
+        }
+    }
+
+    /// Waits for its turn to ask the hook.
+    pub(crate) async fn hook_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.hook_calls.acquire().await.ok()
     }
 
     /// Runs a connection. A shutdown waits for it.

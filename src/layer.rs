@@ -1,10 +1,13 @@
 //! The layer: what an application puts around its service.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::request::Parts;
 use tower_layer::Layer;
 
+use crate::address::AddressHook;
 use crate::applied::AppliedChangeset;
 use crate::auth::{Authorize, Hook};
 use crate::config::SyncConfig;
@@ -121,6 +124,42 @@ impl SyncLayer {
         Fut: Future<Output = bool> + Send + 'static,
     {
         self.with(|entrance| entrance.rebind = Rebind::new(hook))
+    }
+
+    /// Lets this closure say where a request comes from, for the limits that count by address
+    /// ([`max_address_connections`](SyncConfig::max_address_connections), [`address_refusals`](SyncConfig::address_refusals)). Without
+    /// it, or where it says `None`, they don't apply.
+    ///
+    /// Only the application knows. Where clients connect directly, it is the peer of the connection, which axum puts into the
+    /// extensions:
+    ///
+    /// ```no_run
+    /// use std::net::SocketAddr;
+    ///
+    /// use axum::{Router, extract::ConnectInfo};
+    /// use tower_sqlite_sync::{SyncConfig, SyncLayer};
+    ///
+    /// # async fn run() -> std::io::Result<()> {
+    /// let sync = SyncLayer::new(SyncConfig::default())
+    ///     .remote_address(|head| Some(head.extensions.get::<ConnectInfo<SocketAddr>>()?.ip()));
+    /// let app = Router::new().layer(sync).into_make_service_with_connect_info::<SocketAddr>();
+    /// axum::serve(tokio::net::TcpListener::bind("0.0.0.0:8080").await?, app).await
+    /// # }
+    /// ```
+    ///
+    /// Behind a proxy, everybody comes from there, and the address is in a header that the proxy sets. Believe no more of it than
+    /// your proxies wrote: with one proxy that appends to `X-Forwarded-For`, the last entry.
+    ///
+    /// ```
+    /// use tower_sqlite_sync::{SyncConfig, SyncLayer};
+    ///
+    /// let sync = SyncLayer::new(SyncConfig::default()).remote_address(|head| {
+    ///     let forwarded = head.headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
+    ///     forwarded.rsplit(',').next()?.trim().parse().ok()
+    /// });
+    /// ```
+    pub fn remote_address(self, hook: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+        self.with(|entrance| entrance.address = AddressHook::new(hook))
     }
 
     fn with(self, change: impl FnOnce(&mut Entrance)) -> Self {

@@ -86,19 +86,21 @@
 //! | 1008 | changes that are [not allowed](Refuse), or that the room's schema refuses | the reason names table and column, or is the guard's |
 //! | 1008 | the grant has expired | connect again with a new token |
 //! | 1008 | the site id is the server's, or [another identity's](Grant::with_identity) | log in as who it is, or begin with a new database |
-//! | 1009 | a message over `max_message_bytes` | raise the limit |
+//! | 1009 | a message, value or key over a limit | raise the limit, which the reason names |
 //! | 1011 | the server's fault | read its log |
 //! | 1013 | a limit | try again later |
 //! | any | what server code says in [`SyncHandle::disconnect`] | as the reason says |
 //! | 4400 | schema unknown, or another version | install the same schema text at client and server |
 //!
 //! Before the upgrade, refusals are HTTP responses with a reason: 400 (bad subprotocol or room name), 401 and 403 (the hook; 401 also for
-//! a grant that has expired already, 403 also for [pages of other hosts](Origins)), 426 (no WebSocket that we speak, or a server that can't upgrade; over HTTP/2 it is 501), 503 (limits, shutting down).
+//! a grant that has expired already, 403 also for [pages of other hosts](Origins)), 426 (no WebSocket that we speak, or a server that can't
+//! upgrade; over HTTP/2 it is 501), 429 (limits for one address), 503 (limits, shutting down); the last two with `Retry-After`.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod address;
 mod applied;
 mod auth;
 mod backup;
@@ -123,6 +125,7 @@ pub mod on_litefs;
 mod origin;
 mod primary;
 mod quarantine;
+mod rate;
 mod rebind;
 mod refusals;
 mod rejection;
@@ -130,6 +133,7 @@ mod room;
 mod service;
 mod sessions;
 mod store;
+mod tally;
 mod upgrade;
 
 pub use applied::AppliedChangeset;

@@ -1,6 +1,7 @@
 //! The HTTP answer to a request for a room that does not get one.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, Entry, RETRY_AFTER, UPGRADE};
@@ -34,6 +35,13 @@ impl Rejection {
     /// 503, for a cause that passes by itself.
     pub(crate) fn unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, reason).with_header(RETRY_AFTER, HeaderValue::from_static("5"))
+    }
+
+    /// 429, for one who may come back after a while.
+    pub(crate) fn too_many(reason: impl Into<Cow<'static, str>>, wait: Duration) -> Self {
+        // Whole seconds (RFC 9110 §10.2.3), and none too few.
+        let seconds = HeaderValue::from(wait.as_secs().saturating_add(1));
+        Self::new(StatusCode::TOO_MANY_REQUESTS, reason).with_header(RETRY_AFTER, seconds)
     }
 
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {

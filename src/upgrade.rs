@@ -1,12 +1,15 @@
 //! From a request for a room to a served socket: the steps between, in their order, each with its refusal.
 //!
-//! The form of the request comes first (400, 426, 501), then the page that sent it (403), then the room's name (400), a place among the connections (503), the
-//! application's hook (its own statuses, 500 if it panics, 503 if it takes too long), and last what the HTTP server can
+//! The form of the request comes first (400, 426, 501), then the page that sent it (403), then the room's name (400), a place among
+//! the connections (429 if it is its address that has too many, 503), the application's hook (its own statuses, 500 if it panics, 503 if it
+//! takes too long), a place among those of the room (503), and last what the HTTP server can
 //! do (426, 501). The hook comes after the name because it gets a [`RoomName`], which exists for good names only; a bad
 //! name says nothing about the server's rooms, so answering it before asking who calls gives nothing away. And it comes
-//! after the place, so that a crowd at the door costs no database look-ups.
+//! after the place, so that a crowd at the door costs no database look-ups; but before the place in the room,
+//! which strangers must not take from those who may enter.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -16,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
+use crate::address::AddressHook;
 use crate::auth::{AuthRequest, Hook};
 use crate::connection::{self, Guest};
 use crate::grant::Grant;
@@ -34,19 +38,24 @@ const SERVE_WITH_UPGRADES: &str = "serve the application with `axum::serve`, or 
 /// The most of a refused room name that goes into the log, in characters.
 const LOGGED_NAME: usize = 64;
 
+/// When a place may have become free.
+const RETRY: Duration = Duration::from_secs(4);
+
 /// Answers requests for rooms.
 #[derive(Clone)]
 pub(crate) struct Entrance {
     pub(crate) hub: Arc<Hub>,
     pub(crate) hook: Arc<Hook>,
+    pub(crate) address: AddressHook,
     pub(crate) guard: Guard,
     pub(crate) rebind: Rebind,
 }
 
 impl Entrance {
-    /// One without hooks.
+    /// Lets in everybody, from wherever they come.
     pub(crate) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, hook: Arc::default(), guard: Guard::default(), rebind: Rebind::default() }
+        let (hook, address) = (Arc::default(), AddressHook::default());
+        Self { hub, hook, address, guard: Guard::default(), rebind: Rebind::default() }
     }
 
     /// The response to a request for a WebSocket on one of our paths. If it lets the client in, a task that serves the
@@ -68,10 +77,17 @@ impl Entrance {
         let refused = |rejection: &Rejection| {
             info!(%room, status = rejection.status().as_u16(), reason = rejection.reason(), "refused");
         };
-        let admission = self.hub.admit().map_err(Rejection::from).inspect_err(refused)?;
+        let network = self.address.network(&head);
+        let admission = self.hub.admit(network).map_err(Rejection::from).inspect_err(refused)?;
         // The hook gets the extensions, and must not get hold of the connection through them.
         let on_upgrade = head.extensions.remove::<OnUpgrade>();
-        let grant = self.ask_hook(AuthRequest::new(room.clone(), token, head)).await.inspect_err(refused)?;
+        let grant = self.ask_hook(AuthRequest::new(room.clone(), token, head)).await.inspect_err(|rejection| {
+            refused(rejection);
+            if rejection.status().is_client_error() {
+                self.hub.blame(&admission);
+            }
+        })?;
+        let in_room = self.hub.admit_to(&room).map_err(Rejection::from).inspect_err(refused)?;
         let Some(on_upgrade) = on_upgrade else {
             warn!(%room, "the HTTP server offers no upgrade for this connection: {SERVE_WITH_UPGRADES}");
             return Err(
@@ -80,7 +96,7 @@ impl Entrance {
         };
         let present = self.hub.sessions().enter(room.clone(), grant.shared_identity());
         let (guard, rebind) = (self.guard.clone(), self.rebind.clone());
-        let guest = Guest { room, grant, present, guard, rebind };
+        let guest = Guest { room, grant, present, guard, rebind, _place: in_room };
         self.hub.spawn(take_over(Arc::clone(&self.hub), admission, guest, on_upgrade));
         Ok(accepted)
     }
@@ -96,7 +112,11 @@ impl Entrance {
 
     async fn ask_hook(&self, request: AuthRequest) -> Result<Grant, Rejection> {
         let room = request.room().clone();
-        match timeout(self.hub.config().upgrade_timeout(), self.hook.decide(request)).await {
+        let decide = async {
+            let _turn = self.hub.hook_turn().await;
+            self.hook.decide(request).await
+        };
+        match timeout(self.hub.config().upgrade_timeout(), decide).await {
             Ok(Ok(Ok(grant))) if grant.has_expired() => {
                 Err(Rejection::new(StatusCode::UNAUTHORIZED, "what would let you in has expired: get a new token"))
             }
@@ -113,7 +133,14 @@ impl Entrance {
 
 impl From<Refused> for Rejection {
     fn from(refused: Refused) -> Self {
-        Self::unavailable(refused.to_string())
+        let reason = refused.to_string();
+        match refused {
+            Refused::TooManyFromTheAddress => Self::too_many(reason, RETRY),
+            Refused::Unwelcome(wait) => Self::too_many(reason, wait),
+            Refused::TooManyConnections | Refused::TooManyToTheRoom | Refused::ShuttingDown => {
+                Self::unavailable(reason)
+            }
+        }
     }
 }
 

@@ -18,6 +18,9 @@ impl Close {
     /// The code for what is not allowed.
     pub(crate) const POLICY: u16 = 1008;
 
+    /// The code for what is too large.
+    pub(crate) const TOO_BIG: u16 = 1009;
+
     /// 1001: the server stops, or the room does.
     pub(crate) fn going_away() -> Self {
         Self::new(1001, "the server is going away: connect again")
@@ -58,9 +61,9 @@ impl Close {
         Self::policy("what this connection was let in with has expired: connect again with a new token")
     }
 
-    /// 1009: a message over the limit.
-    pub(crate) fn too_big(limit: usize) -> Self {
-        Self::new(1009, &format!("a message may have {limit} bytes (max_message_bytes)"))
+    /// 1009: over a limit.
+    pub(crate) fn too_big(reason: &str) -> Self {
+        Self::new(Self::TOO_BIG, reason)
     }
 
     /// 1011: our fault.
@@ -90,7 +93,7 @@ impl Close {
 
     /// 1009: more than an announce, from whom has not announced itself.
     pub(crate) fn too_big_before_announce() -> Self {
-        Self::new(1009, "an announce may have 1 MiB")
+        Self::too_big("an announce may have 1 MiB")
     }
 
     /// 4400: client and room don't have the same schema.
@@ -117,6 +120,11 @@ impl Close {
     fn new(code: u16, reason: &str) -> Self {
         let end = reason.floor_char_boundary(MAX_REASON);
         Self { code, reason: reason.get(..end).unwrap_or_default().to_owned() }
+    }
+
+    /// Whether the peer is at fault, and would be again.
+    pub(crate) fn blames_the_peer(&self) -> bool {
+        matches!(self.code, 1002..=1009 | 4400)
     }
 
     /// The code.

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Message as WsMessage;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame as WsFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::frame::{Frame as WsFrame, Utf8Bytes};
 use tower_sqlite_sync_wire::{Message, Position, SiteId};
 
 use super::Close;
@@ -56,18 +56,18 @@ impl Dialect {
         }
     }
 
-    /// Encodes what was selected for a connection as a message of changes, cut into frames of `max_frame` bytes.
+    /// Encodes what was selected for a connection as a message of changes, cut into frames of `fragment` bytes.
     pub(super) fn changes(
         self,
         selection: &Selection,
         sender: SiteId,
         since: Position,
-        max_frame: usize,
+        fragment: usize,
     ) -> Result<Vec<WsMessage>, Close> {
         match self {
-            Self::Binary => Ok(frames(selection.message(sender, since, max_frame))),
+            Self::Binary => Ok(frames(Data::Binary, selection.message(sender, since, fragment))),
             Self::Json => match selection.json(sender, since) {
-                Ok(text) => Ok(vec![WsMessage::Text(Utf8Bytes::from(text))]),
+                Ok(text) => Ok(frames(Data::Text, pieces(text.into(), fragment))),
                 Err(error) => {
                     tracing::error!(%error, "our own changes don't decode");
                     Err(Close::internal("changes can't be shown as JSON; use binary frames"))
@@ -77,15 +77,26 @@ impl Dialect {
     }
 }
 
-/// One binary message; if it has several fragments, because a single db_version is larger than a frame, in continuation frames.
-fn frames(mut fragments: Vec<Bytes>) -> Vec<WsMessage> {
+/// One message; if it has several fragments, in continuation frames.
+fn frames(kind: Data, mut fragments: Vec<Bytes>) -> Vec<WsMessage> {
     let Some(last) = fragments.pop() else { return Vec::new() };
     if fragments.is_empty() {
-        return vec![WsMessage::Binary(last)];
+        return vec![WsMessage::Frame(WsFrame::message(last, OpCode::Data(kind), true))];
     }
-    let kinds = std::iter::once(Data::Binary).chain(std::iter::repeat(Data::Continue));
+    let kinds = std::iter::once(kind).chain(std::iter::repeat(Data::Continue));
     let open = fragments.into_iter().zip(kinds).map(|(part, kind)| WsFrame::message(part, OpCode::Data(kind), false));
     open.chain([WsFrame::message(last, OpCode::Data(Data::Continue), true)]).map(WsMessage::Frame).collect()
+}
+
+/// `text` in fragments, which may end inside of a character (RFC 6455 §5.6).
+fn pieces(mut text: Bytes, fragment: usize) -> Vec<Bytes> {
+    let fragment = fragment.max(1);
+    let mut pieces = Vec::new();
+    while text.len() > fragment {
+        pieces.push(text.split_to(fragment));
+    }
+    pieces.push(text);
+    pieces
 }
 
 #[cfg(test)]
@@ -94,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_large_message_goes_out_in_continuation_frames() {
-        let frames = frames([&b"abc"[..], b"def", b"gh"].map(Bytes::from_static).to_vec());
+        let frames = frames(Data::Binary, [&b"abc"[..], b"def", b"gh"].map(Bytes::from_static).to_vec());
         let parts: Vec<(Vec<u8>, bool, OpCode)> = frames
             .into_iter()
             .map(|frame| match frame {
@@ -113,6 +124,12 @@ mod tests {
                 (b"gh".to_vec(), true, OpCode::Data(Data::Continue)),
             ]
         );
+    }
+
+    #[test]
+    fn text_is_cut_wherever_a_frame_is_full() {
+        assert_eq!(pieces("aébc".into(), 2), [&b"a\xc3"[..], b"\xa9b", b"c"]);
+        assert_eq!(pieces("ab".into(), 2), ["ab"]);
     }
 
     #[test]

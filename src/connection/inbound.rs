@@ -113,7 +113,10 @@ where
                     let _held = self.liveness.hold();
                     return Ok(something.await);
                 }
-                other => self.on_message(other).await?,
+                other => {
+                    self.on_message(other).await?;
+                    self.liveness.message_gone();
+                }
             }
         }
     }
@@ -121,10 +124,11 @@ where
     /// Receives until the connection must end, and says why. `upload` is the place that the client has among those that bring back
     /// what they have of the room, if it is one of them.
     pub(super) async fn run(mut self, mut upload: Option<Upload>) -> End {
-        if let Some(message) = self.unasked.take()
-            && let Err(end) = self.on_message(message).await
-        {
-            return end;
+        if let Some(message) = self.unasked.take() {
+            if let Err(end) = self.on_message(message).await {
+                return end;
+            }
+            self.liveness.message_gone();
         }
         loop {
             let step = if self.in_flight < MAX_IN_FLIGHT {
@@ -160,7 +164,10 @@ where
             let _held = self.liveness.hold();
             self.dialect.decode_off_the_runtime(frame).await?
         };
-        self.on_message(message).await
+        self.on_message(message).await?;
+        // Not before: what waits for a place in the room's queue takes as much memory as what is still coming.
+        self.liveness.message_gone();
+        Ok(())
     }
 
     async fn on_message(&mut self, message: Message) -> Result<(), End> {
@@ -293,10 +300,7 @@ where
             Some(Ok(WsMessage::Ping(payload) | WsMessage::Pong(payload))) => liveness.control_frame(payload.len()),
             Some(Ok(WsMessage::Close(frame))) => return Err(left(frame.as_ref())),
             None => return Err(End::Gone),
-            Some(Ok(message)) => {
-                liveness.message_complete();
-                return Ok(message);
-            }
+            Some(Ok(message)) => return Ok(message),
             Some(Err(error)) => return Err(socket_error(&error, config, liveness)),
         }
     }
@@ -324,7 +328,10 @@ pub(super) fn socket_error(error: &WsError, config: &SyncConfig, liveness: &Live
             Some(Refusal::Exhausted) => Close::try_again("too many uploads at a time (uploads_bytes)").into(),
             None => End::Gone,
         },
-        WsError::Capacity(_) => Close::too_big(config.max_message_bytes()).into(),
+        WsError::Capacity(_) => {
+            let limit = config.max_message_bytes();
+            Close::too_big(&format!("a message may have {limit} bytes (max_message_bytes)")).into()
+        }
         WsError::Utf8(_) => Close::malformed("text frames are UTF-8").into(),
         WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Gone,
         WsError::Protocol(_) => Close::protocol("broken WebSocket framing").into(),

@@ -1,35 +1,14 @@
-//! What peers may make us hold before a message of theirs is complete.
+//! What peers may make us hold before a message of theirs is complete, and has a place in its room's queue.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::budget::Budget;
 
 /// What a peer may send before it has announced itself. An announce lists the sites that its client knows, 32 bytes each.
 const BEFORE_ANNOUNCE: usize = 1 << 20;
 
 /// What every connection may hold without asking.
 const FREE: usize = 256 << 10;
-
-/// Bytes that incomplete messages may take in all connections together.
-#[derive(Debug)]
-pub(crate) struct IntakeBudget {
-    left: AtomicUsize,
-}
-
-impl IntakeBudget {
-    /// A budget of so many bytes.
-    pub(crate) fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self { left: AtomicUsize::new(bytes) })
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        let taken = |left: usize| left.checked_sub(bytes);
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.left.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
 
 /// Why a peer may not send more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +22,7 @@ pub(super) enum Refusal {
 /// The bytes of the message that one connection is receiving.
 #[derive(Debug)]
 pub(super) struct Intake {
-    budget: Arc<IntakeBudget>,
+    budget: Arc<Budget>,
     announced: bool,
     /// Received since the last message was complete.
     pending: usize,
@@ -53,7 +32,7 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(budget: Arc<IntakeBudget>) -> Self {
+    pub(super) fn new(budget: Arc<Budget>) -> Self {
         Self { budget, announced: false, pending: 0, taken: 0, refusal: None }
     }
 
@@ -76,7 +55,7 @@ impl Intake {
         Err(refusal)
     }
 
-    /// A message is complete; the first one is the announce.
+    /// A message is complete, and no longer here; the first one is the announce.
     pub(super) fn complete(&mut self) {
         self.announced = true;
         self.pending = 0;
@@ -111,7 +90,7 @@ mod tests {
 
     #[test]
     fn little_may_come_before_the_announce() {
-        let mut intake = Intake::new(IntakeBudget::new(usize::MAX));
+        let mut intake = Intake::new(Budget::new(usize::MAX));
         assert_eq!(intake.receive(BEFORE_ANNOUNCE), Ok(()));
         assert_eq!(intake.receive(1), Err(Refusal::Unannounced));
         assert_eq!(intake.receive(0), Err(Refusal::Unannounced), "for good");
@@ -119,7 +98,7 @@ mod tests {
 
     #[test]
     fn pings_take_nothing_for_long() {
-        let budget = IntakeBudget::new(200);
+        let budget = Budget::new(200);
         let mut intake = Intake::new(budget.clone());
         intake.complete();
         assert_eq!(intake.receive(FREE + 50), Ok(()));
@@ -132,7 +111,7 @@ mod tests {
 
     #[test]
     fn connections_share_what_incomplete_messages_may_take() {
-        let budget = IntakeBudget::new(1000);
+        let budget = Budget::new(1000);
         let mut intakes = [(); 2].map(|()| Intake::new(budget.clone()));
         for intake in &mut intakes {
             intake.complete();

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::intake::{Intake, IntakeBudget, Refusal};
+use super::budget::Budget;
+use super::intake::{Intake, Refusal};
 
 /// When a socket last moved bytes in each direction.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(super) struct Liveness {
 }
 
 impl Liveness {
-    pub(super) fn new(budget: Arc<IntakeBudget>) -> Self {
+    pub(super) fn new(budget: Arc<Budget>) -> Self {
         Self {
             intake: Mutex::new(Intake::new(budget)),
             start: Instant::now(),
@@ -35,8 +36,8 @@ impl Liveness {
         }
     }
 
-    /// Says that a message is complete.
-    pub(super) fn message_complete(&self) {
+    /// Says that a message was complete, and no longer takes memory here.
+    pub(super) fn message_gone(&self) {
         self.intake().complete();
     }
 
@@ -164,7 +165,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_byte_ends_the_silence() {
         let (mut peer, ours) = tokio::io::duplex(64);
-        let liveness = Arc::new(Liveness::new(IntakeBudget::new(usize::MAX)));
+        let liveness = Arc::new(Liveness::new(Budget::new(usize::MAX)));
         let mut ours = Watched::new(ours, liveness.clone());
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(liveness.silence().as_secs(), 5);
@@ -175,7 +176,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_means_nothing_while_we_do_not_read() {
-        let liveness = Liveness::new(IntakeBudget::new(usize::MAX));
+        let liveness = Liveness::new(Budget::new(usize::MAX));
         let held = liveness.hold();
         tokio::time::advance(Duration::from_secs(100)).await;
         assert_eq!(liveness.silence(), Duration::ZERO);
@@ -187,7 +188,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_socket_that_takes_bytes_now_and_then_is_not_stalled() {
-        let liveness = Arc::new(Liveness::new(IntakeBudget::new(usize::MAX)));
+        let liveness = Arc::new(Liveness::new(Budget::new(usize::MAX)));
         let (ours, mut peer) = tokio::io::duplex(1);
         let mut ours = Watched::new(ours, liveness.clone());
         let start = Instant::now();

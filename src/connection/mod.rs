@@ -6,6 +6,7 @@
 //! ```
 
 mod backoff;
+mod budget;
 mod close;
 mod dialect;
 mod discreet;
@@ -13,6 +14,7 @@ mod inbound;
 mod intake;
 mod liveness;
 mod outbound;
+mod pieces;
 mod upload;
 
 use std::sync::Arc;
@@ -28,13 +30,14 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 use tower_sqlite_sync_wire::{AnnouncePresence, Message, Position, SiteId, StartStreaming};
 use tracing::{Instrument, Span, field};
 
+pub(crate) use self::budget::Budget;
 pub(crate) use self::close::Close;
 use self::dialect::Dialect;
 use self::discreet::Discreet;
 use self::inbound::Inbound;
-pub(crate) use self::intake::IntakeBudget;
 use self::liveness::{Liveness, Watched};
 use self::outbound::{Command, Cursor, Outbound};
+use self::pieces::Pieces;
 use self::upload::Upload;
 use crate::config::SyncConfig;
 use crate::grant::{Access, Grant};
@@ -45,6 +48,7 @@ use crate::rebind::{Rebind, Rebinding};
 use crate::refusals::Refusals;
 use crate::room::{Lease, Purpose, Room, RoomName, SchemaName, Standing, WantedSchema, engine_site};
 use crate::sessions::Present;
+use crate::tally::Counted;
 
 /// What a socket reads ahead. Most connections are idle most of the time.
 const READ_BUFFER: usize = 4 << 10;
@@ -69,6 +73,8 @@ pub(crate) struct Guest {
     pub(crate) present: Present,
     pub(crate) guard: Guard,
     pub(crate) rebind: Rebind,
+    /// Its place among the room's connections.
+    pub(crate) _place: Counted<RoomName>,
 }
 
 /// How a connection comes to its end.
@@ -95,6 +101,8 @@ struct Session<'a> {
     config: &'a SyncConfig,
     refusals: &'a Refusals,
     liveness: &'a Liveness,
+    /// For what is on its way to clients.
+    sending: &'a Budget,
 }
 
 /// Serves an upgraded socket until it ends.
@@ -105,8 +113,9 @@ where
     let span = tracing::info_span!("connection", room = %guest.room, site = field::Empty);
     async {
         let liveness = Arc::new(Liveness::new(hub.intake()));
-        let io = Watched::new(io, liveness.clone());
-        let limit = Some(hub.config().max_message_bytes());
+        let limit = hub.config().max_message_bytes();
+        let io = Pieces::new(Watched::new(io, liveness.clone()), READ_BUFFER, limit);
+        let limit = Some(limit);
         let websocket = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(WRITE_BUFFER)
@@ -126,10 +135,13 @@ where
         match end {
             End::Close(close) => {
                 tracing::info!(code = close.code(), reason = close.reason(), "connection closed");
+                if close.blames_the_peer() {
+                    hub.blame(&admission);
+                }
                 if !say_goodbye(&close, &mut sink, &mut stream).await
                     && let Ok(socket) = sink.reunite(stream)
                 {
-                    linger(socket.into_inner().into_inner().into_inner()).await;
+                    linger(socket.into_inner().into_inner().into_inner().into_inner()).await;
                 }
             }
             End::Left(code) => {
@@ -184,6 +196,7 @@ where
         config,
         refusals: hub.refusals(),
         liveness,
+        sending: hub.sending(),
     };
     let start = match start_streaming(&session).await {
         Ok(message) => Command::Send(Message::StartStreaming(message)),
@@ -276,9 +289,10 @@ where
             WsMessage::Ping(payload) | WsMessage::Pong(payload) => liveness.control_frame(payload.len()),
             WsMessage::Close(frame) => return Err(inbound::left(frame.as_ref())),
             message => {
-                liveness.message_complete();
                 let dialect = Dialect::of(&message);
-                return match dialect.decode(message)? {
+                let decoded = dialect.decode(message)?;
+                liveness.message_gone();
+                return match decoded {
                     Message::AnnouncePresence(presence) => Ok((dialect, presence)),
                     other => {
                         let reason = format!("the first message is an announce, not {}", other.name());

@@ -20,6 +20,14 @@ const PROBE_DELAY: Duration = Duration::from_secs(1);
 /// How soon, and how late, a client that asks for changes again gets them again.
 const REWIND_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// Bytes of a message that are copied to be written to the socket, and that every client can be sent at a time.
+const FRAGMENT: usize = 64 << 10;
+
+/// How soon a large message is tried again, when too much is under way to others.
+const SENDING_DELAY: Duration = Duration::from_millis(250);
+
+const TOO_SLOW: &str = "this client reads too slowly (slow_reader_timeout)";
+
 /// What the inbound side wants sent.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -40,6 +48,8 @@ pub(super) struct Outbound<'a, S> {
     own_upto: i64,
     timers: Timers,
     rewinds: Backoff<Position>,
+    /// What comes next has so many bytes, and waits until they may be under way.
+    large: Option<usize>,
 }
 
 /// How far a connection is in the room's changes.
@@ -108,6 +118,7 @@ where
             own_upto: 0,
             timers: Timers::new(session.config),
             rewinds: Backoff::new(REWIND_DELAYS.0, REWIND_DELAYS.1),
+            large: None,
         }
     }
 
@@ -152,15 +163,48 @@ where
             }
             match self.session.room.pull(self.cursor.read) {
                 Pull::UpToDate => break,
-                Pull::Frames(frames) => self.send_frames(&frames).await?,
-                Pull::Unencoded => self.session.room.encode(self.cursor.read).await?,
-                Pull::Behind(upto) => {
-                    let frame = self.session.room.read_frame(self.cursor.read, upto, Some(self.left_out())).await?;
-                    self.send_frames(&[frame]).await?;
+                Pull::Frames(frames) => {
+                    let bytes = frames.iter().map(|frame| frame.byte_len()).sum();
+                    match self.session.sending.share(bytes) {
+                        Some(_share) => self.send_frames(&frames).await?,
+                        None if bytes <= FRAGMENT => self.send_frames(&frames).await?,
+                        None => self.catch_up(frames.last().map_or(self.cursor.read, |frame| frame.upto)).await?,
+                    }
                 }
+                Pull::Unencoded => self.session.room.encode(self.cursor.read).await?,
+                Pull::Behind(upto) => self.catch_up(upto).await?,
             }
         }
         self.flush().await
+    }
+
+    /// Sends what the database has, up to `upto` at most: as much as a frame may have, unless clients that don't take what they are sent
+    /// hold too much already. A db_version that is larger than what everybody may be sent waits until they don't.
+    async fn catch_up(&mut self, upto: i64) -> Result<(), End> {
+        let Session { room, config, sending, .. } = self.session;
+        let usual = config.max_frame_bytes();
+        let wanted = self.large.unwrap_or(usual);
+        let mut share = sending.share(wanted);
+        let (max_bytes, most) = match &share {
+            Some(_) => (usual, wanted),
+            None if self.large.is_some() => {
+                self.timers.pause(SENDING_DELAY);
+                return Ok(());
+            }
+            None => (usual.min(FRAGMENT), usual.min(FRAGMENT)),
+        };
+        let frame = room.read_frame(self.cursor.read, upto, Some(self.left_out()), max_bytes).await?;
+        if frame.byte_len() > most {
+            drop(share.take());
+            share = sending.share(frame.byte_len());
+            if share.is_none() {
+                self.large = Some(frame.byte_len());
+                self.timers.pause(SENDING_DELAY);
+                return Ok(());
+            }
+        }
+        self.large = None;
+        self.send_frames(&[frame]).await
     }
 
     /// Sends as one message what the client lacks of neighbouring frames.
@@ -176,8 +220,8 @@ where
     }
 
     async fn send_changes(&mut self, selection: &Selection) -> Result<(), End> {
-        let (sender, max_frame) = (self.session.room.site(), self.session.config.max_frame_bytes());
-        for message in self.session.dialect.changes(selection, sender, self.cursor.sent, max_frame)? {
+        let (sender, fragment) = (self.session.room.site(), self.session.config.max_frame_bytes().min(FRAGMENT));
+        for message in self.session.dialect.changes(selection, sender, self.cursor.sent, fragment)? {
             self.feed(message).await?;
         }
         tracing::debug!(changes = selection.count(), since = self.cursor.sent.db_version, "changes sent");
@@ -210,6 +254,7 @@ where
             ?delay,
             "client asks for changes again"
         );
+        self.large = None;
         self.cursor = if position == self.begin.sent { self.begin } else { Cursor::at(position) };
         self.timers.pause(delay);
     }
@@ -223,7 +268,7 @@ where
         if self.timers.ping <= now {
             let heartbeat = self.session.config.heartbeat();
             if self.session.liveness.silence() >= heartbeat.saturating_mul(2) {
-                return Err(End::Close(Close::protocol("no answer to pings")));
+                return Err(End::Close(Close::protocol("no answer to pings (heartbeat)")));
             }
             self.timers.ping = now + heartbeat;
             self.feed(WsMessage::Ping(bytes::Bytes::new())).await?;
@@ -247,7 +292,7 @@ where
         tokio::select! {
             biased;
             fed = self.sink.feed(message) => fed.map_err(|_| End::Gone),
-            () = self.session.liveness.stalled(limit) => Err(End::Close(Close::try_again("this client reads too slowly"))),
+            () = self.session.liveness.stalled(limit) => Err(End::Close(Close::try_again(TOO_SLOW))),
         }
     }
 
@@ -256,7 +301,7 @@ where
         tokio::select! {
             biased;
             flushed = self.sink.flush() => flushed.map_err(|_| End::Gone),
-            () = self.session.liveness.stalled(limit) => Err(End::Close(Close::try_again("this client reads too slowly"))),
+            () = self.session.liveness.stalled(limit) => Err(End::Close(Close::try_again(TOO_SLOW))),
         }
     }
 }

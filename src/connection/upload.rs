@@ -50,13 +50,13 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::connection::intake::IntakeBudget;
+    use crate::connection::budget::Budget;
     use crate::connection::liveness::Watched;
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_says_nothing_is_not_waited_for() {
         let places = Arc::new(Semaphore::new(1));
-        let liveness = Liveness::new(IntakeBudget::new(usize::MAX));
+        let liveness = Liveness::new(Budget::new(usize::MAX));
         tokio::time::advance(Duration::from_secs(100)).await;
         let upload = Upload::wait(places.clone()).await.unwrap();
         let asked = Instant::now();
@@ -69,7 +69,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_sends_slowly_is_waited_for_but_not_for_ever() {
         let (mut peer, ours) = tokio::io::duplex(64);
-        let liveness = Arc::new(Liveness::new(IntakeBudget::new(usize::MAX)));
+        let liveness = Arc::new(Liveness::new(Budget::new(usize::MAX)));
         let mut ours = Watched::new(ours, liveness.clone());
         let upload = Upload::wait(Arc::new(Semaphore::new(1))).await.unwrap();
         let asked = Instant::now();

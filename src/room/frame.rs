@@ -63,6 +63,17 @@ impl Frame {
         Self { after, upto, runs: Vec::new(), bytes: vec![0; bytes].into() }
     }
 
+    /// This frame in the memory of another one, if both have the same changes. They may begin in different places, with nothing there.
+    pub(crate) fn sharing(&self, other: &Self) -> Option<Self> {
+        let same = (self.upto, &self.runs, &self.bytes) == (other.upto, &other.runs, &other.bytes);
+        same.then(|| Self { after: self.after, upto: self.upto, runs: self.runs.clone(), bytes: other.bytes.clone() })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shares_with(&self, other: &Self) -> bool {
+        self.bytes.as_ptr() == other.bytes.as_ptr()
+    }
+
     /// Bytes of encoded changes.
     pub(crate) fn byte_len(&self) -> usize {
         self.bytes.len()

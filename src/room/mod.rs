@@ -10,6 +10,7 @@
 mod announced;
 mod arrival;
 mod backup;
+mod bounds;
 mod commit;
 mod convert;
 mod damaged;
@@ -66,6 +67,7 @@ pub(crate) use self::writer::{Applied, Changeset, Outcome};
 
 use self::announced::Announced;
 use self::arrival::Arrival;
+use self::bounds::Bounds;
 use self::database::{Interrupter, Location, ReadConnections, WriteConnection};
 use self::feed::Feed;
 use self::file::OpenFile;
@@ -76,7 +78,7 @@ use self::ledger::{Finding, Ledgers, Page};
 use self::outside::Outside;
 use self::schema::{ResidentSchema, StoredSchema};
 use self::watcher::Watcher;
-use self::writer::{Writer, WriterQueue};
+use self::writer::{QueueBytes, Writer, WriterQueue};
 use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::connection::Close;
@@ -104,12 +106,13 @@ pub(crate) struct Room {
     large: LargeFrames,
     /// Places for clients that bring back what the room may have lost.
     uploads: Arc<Semaphore>,
+    bounds: Bounds,
     max_frame_bytes: usize,
     connections: AtomicUsize,
 }
 
 /// What all rooms of a layer share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Surroundings {
     /// Who is told of what clients write.
     pub(crate) observer: Arc<Observer>,
@@ -117,6 +120,19 @@ pub(crate) struct Surroundings {
     pub(crate) quarantine: Arc<Quarantine>,
     watcher: Arc<Watcher>,
     ledgers: Ledgers,
+    queued: QueueBytes,
+}
+
+impl Surroundings {
+    fn new(config: &SyncConfig) -> Self {
+        Self {
+            observer: Arc::default(),
+            quarantine: Arc::default(),
+            watcher: Arc::default(),
+            ledgers: Ledgers::default(),
+            queued: QueueBytes::new(config.queues_bytes()),
+        }
+    }
 }
 
 /// Where a room is read.
@@ -152,7 +168,9 @@ impl Room {
         let (location, epoch) = match home {
             Home::Memory => (Location::Memory, None),
             Home::File { path, epoch } => (Location::File(path), epoch),
-            Home::Replica { path, primary } => return Self::open_replica(name, path, primary, config, purpose).await,
+            Home::Replica { path, primary } => {
+                return Self::open_replica(name, path, primary, config, purpose, surroundings).await;
+            }
         };
         let resident = prepare(name, &location, config, purpose).await?;
         let conn = WriteConnection::open(name, &location, config).await?;
@@ -210,6 +228,7 @@ impl Room {
         primary: Arc<dyn Primary>,
         config: &SyncConfig,
         purpose: &Purpose,
+        surroundings: &Surroundings,
     ) -> Result<Arc<Self>, Error> {
         let patience = config.queue_wait();
         let schema = match purpose {
@@ -233,7 +252,7 @@ impl Room {
         };
         let parts = Parts::new(name, config, &opened);
         let follower = Follower::new(name, reads.clone(), &parts);
-        let (queue, jobs) = WriterQueue::new(name, config);
+        let (queue, jobs) = WriterQueue::new(name, config, surroundings.queued.clone());
         let forwarder = Forwarder::new(name, primary, jobs, follower.clone(), parts.ending.clone(), patience);
         tokio::spawn(follower.run(changed));
         tokio::spawn(forwarder.run());
@@ -259,6 +278,7 @@ impl Room {
             is_written_here,
             large: LargeFrames::default(),
             uploads: Arc::new(Semaphore::new(config.fork_uploads().clamp(1, Semaphore::MAX_PERMITS))),
+            bounds: Bounds::new(config),
             max_frame_bytes: config.max_frame_bytes(),
             connections: AtomicUsize::new(0),
         })
@@ -334,7 +354,9 @@ impl Room {
 
     /// Encodes, for all connections, what follows `head`.
     pub(crate) async fn encode(&self, head: i64) -> Result<(), Error> {
-        self.parts.feed.encode(head, async |after, upto| self.read_frame(after, upto, None).await).await
+        let max_bytes = self.max_frame_bytes;
+        let read = async |after, upto| self.read_frame(after, upto, None, max_bytes).await;
+        self.parts.feed.encode(head, read).await
     }
 
     /// Whether the room's database is that site, or was.
@@ -380,8 +402,13 @@ impl Room {
         }
     }
 
-    /// Queues a changeset for the writer.
+    /// Queues a changeset for the writer, unless it is too large: then its outcome comes at once.
     pub(crate) async fn merge(&self, changeset: Changeset) -> Result<(), Error> {
+        if let Err(error) = self.bounds.check(&self.name, &changeset.changes).await {
+            // A connection that is gone no longer asks.
+            drop(changeset.reply.send(Outcome::Failed(error)));
+            return Ok(());
+        }
         self.queue.merge(changeset).await
     }
 

@@ -27,23 +27,31 @@ enum Snapshot {
 }
 
 impl Room {
-    /// Reads what follows `after`, up to `upto` at most, without what `exclude` wrote.
-    pub(crate) async fn read_frame(&self, after: i64, upto: i64, exclude: Option<SiteId>) -> Result<Arc<Frame>, Error> {
+    /// Reads what follows `after`, up to `upto` at most, without what `exclude` wrote, in about `max_bytes`.
+    pub(crate) async fn read_frame(
+        &self,
+        after: i64,
+        upto: i64,
+        exclude: Option<SiteId>,
+        max_bytes: usize,
+    ) -> Result<Arc<Frame>, Error> {
         for _ in 0..ATTEMPTS {
-            if let Some(frame) = self.try_read_frame(after, upto, exclude).await? {
-                return Ok(if frame.byte_len() > self.max_frame_bytes {
-                    self.large.share(frame)
-                } else {
-                    Arc::new(frame)
-                });
+            if let Some(frame) = self.try_read_frame(after, upto, exclude, max_bytes).await? {
+                return Ok(if frame.byte_len() > max_bytes { self.large.share(frame) } else { Arc::new(frame) });
             }
         }
         Err(Error::Busy { room: self.name.clone() })
     }
 
     /// `None` if the room has been migrated meanwhile.
-    async fn try_read_frame(&self, after: i64, upto: i64, exclude: Option<SiteId>) -> Result<Option<Frame>, Error> {
-        let (parts, name, max_bytes) = (self.parts.clone(), self.name.clone(), self.max_frame_bytes);
+    async fn try_read_frame(
+        &self,
+        after: i64,
+        upto: i64,
+        exclude: Option<SiteId>,
+        max_bytes: usize,
+    ) -> Result<Option<Frame>, Error> {
+        let (parts, name) = (self.parts.clone(), self.name.clone());
         let (schema, exclude) = (parts.schema.borrow().clone(), exclude.map(engine_site));
         let read = self.read(move |conn| {
             let read =

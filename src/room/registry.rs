@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::damaged::Damaged;
@@ -18,10 +18,14 @@ use crate::connection::Close;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::quarantine::Quarantine;
+use crate::rate::{Bucket, Rate};
 use crate::store::{Home, RoomStore};
 
 /// Rooms that a shutdown closes at a time: each waits for the disk, not for the processor.
 const CLOSING_AT_ONCE: usize = 16;
+
+/// How long the opening of a room may have to wait for its turn under `rooms_per_second`.
+const LONGEST_TURN: Duration = Duration::from_secs(5);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub(crate) struct Registry {
     /// `None` once the layer shuts down: no room is opened any more.
     slots: Mutex<Option<HashMap<RoomName, Arc<Slot>>>>,
     places: Arc<Semaphore>,
+    opening: Semaphore,
+    opened: Mutex<Bucket>,
     refused_schemas: RefusedSchemas,
     replaced: Replaced,
     damaged: Damaged,
@@ -104,15 +110,19 @@ impl Drop for Lease {
 impl Registry {
     pub(crate) fn new(config: SyncConfig, store: Arc<dyn RoomStore>) -> Self {
         let places = Arc::new(Semaphore::new(config.max_rooms().min(Semaphore::MAX_PERMITS)));
+        let surroundings = Surroundings::new(&config);
+        let opening = Semaphore::new(config.room_opens().clamp(1, Semaphore::MAX_PERMITS));
         Self {
             config,
             store,
             slots: Mutex::new(Some(HashMap::new())),
             places,
+            opening,
+            opened: Mutex::new(Bucket::new(Instant::now())),
             refused_schemas: RefusedSchemas::default(),
             replaced: Replaced::default(),
             damaged: Damaged::default(),
-            surroundings: Surroundings::default(),
+            surroundings,
         }
     }
 
@@ -131,8 +141,8 @@ impl Registry {
         let Purpose::Client(schema) = purpose else { return self.find_or_open(name, purpose).await };
         self.refused_schemas.check(name, schema)?;
         let entered = self.find_or_open(name, purpose).await;
-        if let Err(Error::SchemaRefused { source, .. }) = &entered {
-            self.refused_schemas.remember(name, schema, source);
+        if let Err(error) = &entered {
+            self.refused_schemas.remember(name, schema, error);
         }
         entered
     }
@@ -295,6 +305,15 @@ impl Registry {
     }
 
     async fn open(&self, name: &RoomName, purpose: &Purpose, origin: Origin) -> Result<Open, Error> {
+        if let Purpose::Client(_) = purpose {
+            self.turn().await?;
+        }
+        let home = self.home(name);
+        // Whoever waits for another process keeps nobody else from opening.
+        let _opening = match &home {
+            Home::Replica { .. } => None,
+            Home::Memory | Home::File { .. } => Some(self.one_of_the_opening(name).await?),
+        };
         let place = self.place().await?;
         let origin = match self.damaged.may_check(name) {
             Some(true) => Origin::Mended,
@@ -318,6 +337,33 @@ impl Registry {
         self.damaged.forget(name);
         let usage = Usage { users: 0, left: Instant::now() };
         Ok(Open { room, usage: watch::Sender::new(usage), _place: place })
+    }
+
+    /// Waits for a client's turn to have a room opened.
+    async fn turn(&self) -> Result<(), Error> {
+        let rate = Rate::new(self.config.rooms_per_second(), 1);
+        let now = Instant::now();
+        let wait = {
+            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            let wait = opened.wait(rate, now);
+            if wait > LONGEST_TURN {
+                return Err(Error::OpenedTooFast);
+            }
+            opened.count(rate, now);
+            wait
+        };
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until fewer rooms are being opened than may be.
+    async fn one_of_the_opening(&self, name: &RoomName) -> Result<SemaphorePermit<'_>, Error> {
+        match tokio::time::timeout(self.config.queue_wait(), self.opening.acquire()).await {
+            Ok(permit) => permit.map_err(|_| Error::GoingAway),
+            Err(_) => Err(Error::Busy { room: name.clone() }),
+        }
     }
 
     /// A place for one more room. If all are taken, a room that nobody uses has to go sooner than it would have.

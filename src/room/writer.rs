@@ -24,6 +24,10 @@ use crate::primary::Rights;
 /// behind large ones.
 const BATCH_BYTES: usize = 8 << 20;
 
+/// Bytes of changesets that each room may have queued however much the others have, so that a busy room doesn't keep a quiet one
+/// waiting.
+const OWN_BYTES: usize = 1 << 20;
+
 /// The most bytes that a queue can count.
 const MAX_WEIGHT: usize = u32::MAX as usize >> 3;
 
@@ -111,27 +115,57 @@ impl std::fmt::Debug for Job {
 pub(super) struct Queued {
     pub(super) changeset: Changeset,
     _place: OwnedSemaphorePermit,
+    _place_in_all: OwnedSemaphorePermit,
+}
+
+/// Bytes that changesets may take.
+#[derive(Debug, Clone)]
+pub(crate) struct QueueBytes {
+    free: Arc<Semaphore>,
+    most: usize,
+}
+
+impl QueueBytes {
+    /// So many, or as many as can be counted.
+    pub(super) fn new(bytes: usize) -> Self {
+        let most = bytes.clamp(1, MAX_WEIGHT);
+        Self { free: Arc::new(Semaphore::new(most)), most }
+    }
+
+    /// Waits for a place. What is larger than all there is takes all there is.
+    async fn place(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let weight = u32::try_from(bytes.clamp(1, self.most)).unwrap_or(u32::MAX);
+        self.free.clone().acquire_many_owned(weight).await.map_err(|_| Error::GoingAway)
+    }
+
+    /// A place, if there is one.
+    fn place_now(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let weight = u32::try_from(bytes.max(1)).ok()?;
+        self.free.clone().try_acquire_many_owned(weight).ok()
+    }
 }
 
 /// The way to a room's writer.
 #[derive(Debug, Clone)]
 pub(crate) struct WriterQueue {
     jobs: mpsc::Sender<Job>,
-    bytes: Arc<Semaphore>,
-    max_bytes: usize,
+    bytes: QueueBytes,
+    own_bytes: QueueBytes,
+    /// What the queues of all rooms share.
+    bytes_of_all: QueueBytes,
     wait: Duration,
     room: RoomName,
 }
 
 impl WriterQueue {
     /// A queue, and where the work in it comes out.
-    pub(super) fn new(room: &RoomName, config: &SyncConfig) -> (Self, mpsc::Receiver<Job>) {
+    pub(super) fn new(room: &RoomName, config: &SyncConfig, bytes_of_all: QueueBytes) -> (Self, mpsc::Receiver<Job>) {
         let (send, jobs) = mpsc::channel(config.queue_changesets().clamp(1, Semaphore::MAX_PERMITS));
-        let max_bytes = config.queue_bytes().clamp(1, MAX_WEIGHT);
         let queue = Self {
             jobs: send,
-            bytes: Arc::new(Semaphore::new(max_bytes)),
-            max_bytes,
+            bytes: QueueBytes::new(config.queue_bytes()),
+            own_bytes: QueueBytes::new(OWN_BYTES),
+            bytes_of_all,
             wait: config.queue_wait(),
             room: room.clone(),
         };
@@ -144,11 +178,15 @@ impl WriterQueue {
     ///
     /// [`Error::Busy`] if there was no place for it in time, [`Error::GoingAway`] if the room is closed.
     pub(crate) async fn merge(&self, changeset: Changeset) -> Result<(), Error> {
-        let bytes = changeset.changes.byte_len().clamp(1, self.max_bytes);
-        let weight = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let bytes = changeset.changes.byte_len();
         let queued = async {
-            let place = self.bytes.clone().acquire_many_owned(weight).await.map_err(|_| Error::GoingAway)?;
-            let queued = Queued { changeset, _place: place };
+            // In this order: a room that is slow waits for itself first, and leaves to the others what is for all.
+            let place = self.bytes.place(bytes).await?;
+            let place_in_all = match self.own_bytes.place_now(bytes) {
+                Some(place) => place,
+                None => self.bytes_of_all.place(bytes).await?,
+            };
+            let queued = Queued { changeset, _place: place, _place_in_all: place_in_all };
             self.jobs.send(Job::Changeset(queued)).await.map_err(|_| Error::GoingAway)
         };
         match tokio::time::timeout(self.wait, queued).await {
@@ -242,7 +280,7 @@ impl Writer {
         parts: &Parts,
         surroundings: &Surroundings,
     ) -> (Self, WriterQueue) {
-        let (queue, jobs) = WriterQueue::new(room, config);
+        let (queue, jobs) = WriterQueue::new(room, config, surroundings.queued.clone());
         let commit = Arc::new(Commit::new(room, config, parts, surroundings));
         (Self { conn, jobs, commit, ending: parts.ending.clone() }, queue)
     }

@@ -26,14 +26,17 @@ impl Example {
 
     /// As [`start`](Self::start), with more arguments.
     pub(crate) async fn start_with(name: &str, schema: &str, arguments: &[&Path]) -> Self {
+        Self::launch(name, schema, |command| command.arg("127.0.0.1:0").args(arguments)).await
+    }
+
+    /// Starts an example in a folder that has this schema, with the arguments and settings that `prepare` gives it.
+    pub(crate) async fn launch(name: &str, schema: &str, prepare: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("schemas")).unwrap();
         std::fs::write(folder.path().join("schemas/main.sql"), schema).unwrap();
         // `cargo test` builds the examples too, unless it is told which tests to build.
         let binary = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples").join(name);
-        let mut child = Command::new(&binary)
-            .arg("127.0.0.1:0")
-            .args(arguments)
+        let mut child = prepare(&mut Command::new(&binary))
             .current_dir(folder.path())
             .stdout(Stdio::piped())
             .stderr(File::create(folder.path().join("log")).unwrap())
@@ -52,6 +55,12 @@ impl Example {
         });
         let address = soon("the example to listen", receive).await.unwrap();
         Self { address: address.expect("the example says where it listens"), folder, child }
+    }
+
+    /// The process.
+    #[allow(dead_code, reason = "for tests of what it holds")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The folder it runs in.

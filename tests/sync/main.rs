@@ -14,6 +14,7 @@ mod forking;
 mod gaps;
 mod guarding;
 mod identities;
+mod limits;
 mod migration;
 mod numbers;
 mod observing;
