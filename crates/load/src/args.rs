@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::address::Address;
 use crate::case::{Scale, Scenario};
@@ -49,7 +49,7 @@ pub(crate) struct Measure {
     url: Option<Address>,
 
     /// The process of that server, if it is on this machine: its memory and processor time are measured.
-    #[arg(long, requires = "url")]
+    #[arg(long, requires = "url", conflicts_with = "server")]
     pid: Option<u32>,
 
     /// A server's program: it is started for each run, with the flags of the project's example `server`.
@@ -93,7 +93,6 @@ impl Measure {
 
     /// The scenarios, each once.
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
-        use clap::ValueEnum;
         let wanted = |scenario: &Scenario| self.scenarios.is_empty() || self.scenarios.contains(scenario);
         Scenario::value_variants().iter().copied().filter(wanted).collect()
     }

@@ -75,17 +75,22 @@ impl Figure {
 }
 
 impl Unit {
+    /// How it is written.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::PerSecond => "/s",
+            Self::Seconds => "s",
+            Self::Milliseconds => "ms",
+            Self::Mebibytes => "MiB",
+            Self::Kibibytes => "KiB",
+            Self::Percent => "%",
+            Self::Count | Self::Ratio => "",
+        }
+    }
+
     /// A number with its unit, in few digits.
     pub(crate) fn show(self, value: f64) -> String {
-        let suffix = match self {
-            Self::PerSecond => "/s",
-            Self::Seconds => " s",
-            Self::Milliseconds => " ms",
-            Self::Mebibytes => " MiB",
-            Self::Kibibytes => " KiB",
-            Self::Percent => " %",
-            Self::Count | Self::Ratio => "",
-        };
+        let gap = if matches!(self, Self::PerSecond | Self::Count | Self::Ratio) { "" } else { " " };
         let digits = match value.abs() {
             _ if self == Self::Count => 0,
             0.0..10.0 => 3,
@@ -94,7 +99,7 @@ impl Unit {
         };
         let number = format!("{value:.digits$}");
         let (whole, fraction) = number.split_at(number.find('.').unwrap_or(number.len()));
-        format!("{}{fraction}{suffix}", grouped(whole))
+        format!("{}{fraction}{gap}{}", grouped(whole), self.name())
     }
 }
 

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, 
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
-use tower_sqlite_sync_wire::{AnnouncePresence, Message, Position, StartStreaming};
+use tower_sqlite_sync_wire::{AnnouncePresence, Message, Position, SiteId, StartStreaming};
 
 use crate::fault::Fault;
 use crate::skim::Skimmed;
@@ -30,9 +30,11 @@ const WRITE_BUFFER: usize = 16 << 10;
 /// Messages that are taken from a room at a time.
 const BATCH: usize = 64;
 
+/// The site that the floor is. Messages go on under the names of their writers.
+const NOBODY: SiteId = SiteId::from_bytes([0xff; 16]);
+
 const PROTOCOL: &str = "sec-websocket-protocol";
 
-/// Who the messages of the floor are from, as far as clients are told: they are those of their writers.
 #[derive(Debug, Default)]
 struct Floor {
     rooms: Mutex<HashMap<String, Arc<Room>>>,
@@ -44,8 +46,15 @@ struct Floor {
 
 #[derive(Debug)]
 struct Room {
-    log: Mutex<Vec<Entry>>,
+    log: Mutex<Log>,
     length: watch::Sender<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    entries: Vec<Entry>,
+    /// How far each site has got: a message of the generator is one db_version.
+    sites: HashMap<SiteId, i64>,
 }
 
 /// A message, and the connection that it came from.
@@ -78,7 +87,8 @@ impl Floor {
         let Some(presence) = announced(&mut socket).await? else { return Ok(()) };
         let room = self.room(&room);
         let me = self.connections.fetch_add(1, Ordering::Relaxed);
-        let start = StartStreaming { since: Position::START, exclude_sites: vec![presence.sender], local_only: false };
+        let since = Position::at(room.position(presence.sender));
+        let start = StartStreaming { since, exclude_sites: vec![NOBODY], local_only: false };
         socket.send(WsMessage::Binary(Message::StartStreaming(start).encode())).await?;
         let mut next = room.place(&presence);
         let mut length = room.length.subscribe();
@@ -114,12 +124,15 @@ impl Floor {
 
     fn append(&self, room: &Room, entry: Entry) {
         let number = self.messages.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let mut log = locked(&room.log);
+        if let Some((sender, since)) = head(&entry.message) {
+            log.sites.insert(sender, since.saturating_add(1));
+        }
         if self.lose == Some(number) {
             return;
         }
-        let mut log = locked(&room.log);
-        log.push(entry);
-        let length = log.len();
+        log.entries.push(entry);
+        let length = log.entries.len();
         drop(log);
         room.length.send_replace(length);
     }
@@ -128,19 +141,25 @@ impl Floor {
 impl Room {
     /// Where a client goes on that has seen some of it.
     fn place(&self, presence: &AnnouncePresence) -> usize {
-        let log = locked(&self.log);
         // Whoever wrote them: there is one writer a room.
         let seen = presence.last_seens.iter().map(|(_, position)| position.db_version).max().unwrap_or_default();
-        log.iter().take_while(|entry| since(&entry.message).is_some_and(|since| since < seen)).count()
+        let known = |entry: &&Entry| head(&entry.message).is_some_and(|(_, since)| since < seen);
+        locked(&self.log).entries.iter().take_while(known).count()
+    }
+
+    /// How far it has a site's messages.
+    fn position(&self, site: SiteId) -> i64 {
+        locked(&self.log).sites.get(&site).copied().unwrap_or_default()
     }
 
     fn from(&self, place: usize) -> Vec<Entry> {
-        locked(&self.log).iter().skip(place).take(BATCH).cloned().collect()
+        locked(&self.log).entries.iter().skip(place).take(BATCH).cloned().collect()
     }
 }
 
-fn since(message: &[u8]) -> Option<i64> {
-    Skimmed::read(message).ok().flatten().map(|changes| changes.since)
+/// Who sent a message, and what it follows.
+fn head(message: &[u8]) -> Option<(SiteId, i64)> {
+    Skimmed::read(message).ok().flatten().map(|changes| (changes.sender, changes.since))
 }
 
 async fn accept(stream: TcpStream, room: &mut String) -> Result<WebSocketStream<TcpStream>, WsError> {

@@ -1,6 +1,6 @@
 //! What the runs came to: a line of JSON each, and a table at the end.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::case::Case;
 use crate::figure::Figure;
@@ -23,41 +23,37 @@ impl Run {
 
     /// As one line of JSON.
     pub(crate) fn json(&self) -> String {
-        let mut ratios = Map::new();
-        for figure in self.server.iter().flatten() {
-            if let Some(ratio) = self.of_floor(figure) {
-                ratios.insert(figure.name.to_owned(), json!(ratio));
-            }
-        }
+        let figures = self.server.iter().flatten().map(|figure| self.figure(figure));
         json!({
             "scenario": self.case.scenario(),
             "size": self.case.to_string(),
             "correct": self.is_correct(),
-            "server": outcome(Some(&self.server)),
-            "floor": outcome(self.floor.as_ref()),
-            "of_floor": ratios,
+            "fault": self.server.as_ref().err(),
+            "floor_fault": self.floor.as_ref().and_then(|floor| floor.as_ref().err()),
+            "figures": figures.collect::<Value>(),
         })
         .to_string()
     }
 
+    fn figure(&self, figure: &Figure) -> Value {
+        json!({
+            "name": figure.name,
+            "value": figure.value,
+            "unit": figure.unit.name(),
+            "floor": self.on_floor(figure).map(|floor| floor.value),
+            "of_floor": self.of_floor(figure),
+            "goal": figure.goal.map(|goal| goal.show(figure.unit)),
+            "met": figure.met(),
+        })
+    }
+
     /// The rows of the table.
     fn rows(&self) -> Vec<[String; 5]> {
-        let mut rows = vec![[
-            format!("{}: {}", self.case.scenario(), self.case),
-            String::new(),
-            String::new(),
-            String::new(),
-            String::new(),
-        ]];
+        let alone = |text: String| [text, String::new(), String::new(), String::new(), String::new()];
+        let mut rows = vec![alone(format!("{}: {}", self.case.scenario(), self.case))];
         for (who, outcome) in [("server", Some(&self.server)), ("floor", self.floor.as_ref())] {
             if let Some(Err(fault)) = outcome {
-                rows.push([
-                    format!("  FAILED ({who}): {fault}"),
-                    String::new(),
-                    String::new(),
-                    String::new(),
-                    String::new(),
-                ]);
+                rows.push(alone(format!("  FAILED ({who}): {fault}")));
             }
         }
         for figure in self.server.iter().flatten() {
@@ -81,14 +77,6 @@ impl Run {
     fn of_floor(&self, figure: &Figure) -> Option<f64> {
         let ratio = figure.value / self.on_floor(figure)?.value;
         ratio.is_finite().then_some(ratio)
-    }
-}
-
-fn outcome(outcome: Option<&Result<Vec<Figure>, String>>) -> Value {
-    match outcome {
-        Some(Ok(figures)) => figures.iter().map(|figure| (figure.name.to_owned(), json!(figure.value))).collect(),
-        Some(Err(fault)) => json!({ "fault": fault }),
-        None => Value::Null,
     }
 }
 
@@ -119,9 +107,10 @@ mod tests {
         let figure = |value| vec![Figure::new("rooms begun", value, Unit::PerSecond).at_least(600.0)];
         let run = run(Ok(figure(500.0)), Some(Ok(figure(2_000.0))));
         let json: Value = serde_json::from_str(&run.json()).unwrap();
-        assert_eq!(json["server"]["rooms begun"], 500.0);
-        assert_eq!(json["of_floor"]["rooms begun"], 0.25);
         assert_eq!((&json["scenario"], &json["correct"]), (&json!("rooms"), &json!(true)));
+        let figure = &json["figures"][0];
+        assert_eq!((&figure["value"], &figure["floor"]), (&json!(500.0), &json!(2_000.0)));
+        assert_eq!((&figure["of_floor"], &figure["unit"], &figure["met"]), (&json!(0.25), &json!("/s"), &json!(false)));
         let table = table(&[run]);
         let words: Vec<&str> = table.lines().last().unwrap().split_whitespace().collect();
         assert_eq!(words, ["rooms", "begun", "500.0/s", "2,000/s", "0.25", "≥", "600.0/s", "MISSED"]);

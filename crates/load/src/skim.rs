@@ -54,7 +54,7 @@ fn change(rest: &mut &[u8]) -> Option<(usize, i64)> {
     let _table = string(rest)?;
     // A packed key of one text: its length and kind, its own length, and then 16 hexadecimal digits.
     let (_, digits) = string(rest)?.split_first_chunk::<3>()?;
-    let row = hexadecimal(digits)?;
+    let row = hexadecimal(<&[u8; 16]>::try_from(digits).ok()?)?;
     let first = *string(rest)?.first()?;
     let column = COLUMNS.iter().position(|column| column.as_bytes().first() == Some(&first))?;
     match array(rest)? {
@@ -74,7 +74,7 @@ fn change(rest: &mut &[u8]) -> Option<(usize, i64)> {
     Some((row.checked_mul(COLUMNS.len())?.checked_add(column)?, db_version))
 }
 
-fn hexadecimal(digits: &[u8]) -> Option<usize> {
+fn hexadecimal(digits: &[u8; 16]) -> Option<usize> {
     digits.iter().try_fold(0_usize, |number, digit| {
         let value = match digit {
             b'0'..=b'9' => digit - b'0',

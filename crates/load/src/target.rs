@@ -83,9 +83,9 @@ impl Target {
         Ok(())
     }
 
-    /// Whether it keeps what it was sent, and knows how far each client is.
-    pub(crate) fn remembers(&self) -> bool {
-        !matches!(self.kind, Kind::Floor)
+    /// Whether it is the floor, and no server to measure.
+    pub(crate) fn is_floor(&self) -> bool {
+        matches!(self.kind, Kind::Floor)
     }
 
     /// Stops what was started.

@@ -1,16 +1,19 @@
 //! One client writes small messages; many read them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
+use tower_sqlite_sync_wire::SiteId;
 
 use crate::bench::{Bench, SentAt, Timed, all};
+use crate::client::Client;
 use crate::fault::Fault;
 use crate::figure::{Figure, Unit};
 use crate::ledger::Ledger;
 use crate::rows::write;
-use crate::statistics::{Times, rate};
+use crate::statistics::{Times, float, rate};
 
 /// So many messages a second: how long until each reader has each.
 pub(crate) async fn paced(
@@ -22,7 +25,7 @@ pub(crate) async fn paced(
     let (mut writer, readings, sent) = begin(bench, readers, messages).await?;
     let frames = frames(writer.site, messages);
     let meter = bench.meter();
-    let period = Duration::from_secs(1).div_f64(crate::statistics::float(per_second.max(1)));
+    let period = Duration::from_secs(1).div_f64(float(per_second.max(1)));
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for (row, frame) in frames.iter().enumerate() {
@@ -68,10 +71,10 @@ struct Reading {
     messages: usize,
     at: Instant,
     /// Stays connected until all have everything: a server that loses clients has less to do.
-    _client: crate::client::Client,
+    _client: Client,
 }
 
-type Begun = (crate::client::Client, JoinSet<Result<Reading, Fault>>, std::sync::Arc<SentAt>);
+type Begun = (Client, JoinSet<Result<Reading, Fault>>, Arc<SentAt>);
 
 async fn begin(bench: &Bench, readers: usize, messages: usize) -> Result<Begun, Fault> {
     let writer = bench.join(&bench.room(0)).await?;
@@ -90,6 +93,6 @@ async fn begin(bench: &Bench, readers: usize, messages: usize) -> Result<Begun, 
     Ok((writer, readings, sent))
 }
 
-fn frames(site: tower_sqlite_sync_wire::SiteId, messages: usize) -> Vec<Vec<u8>> {
+fn frames(site: SiteId, messages: usize) -> Vec<Vec<u8>> {
     (0..messages).zip(0..).map(|(row, since)| write(site, row, since)).collect()
 }

@@ -26,7 +26,7 @@ pub(crate) async fn run(bench: &mut Bench, changes: usize) -> Result<Vec<Figure>
     let mut figures = vec![Figure::new("changes stored and received", speed, Unit::PerSecond).at_least(goal)];
     let stamina = Figure::new("speed of the last tenth, of the first", imported.trace.stamina(changes), Unit::Ratio);
     figures.push(if long { stamina.at_least(0.8) } else { stamina });
-    if bench.target.remembers() {
+    if !bench.target.is_floor() {
         let folder = bench.folder.clone();
         let storage = tokio::task::spawn_blocking(move || Storage::measure(&folder, changes)).await??;
         let engine = rate(changes, storage.engine);
@@ -83,10 +83,8 @@ impl Import {
         }
         let (reader, notes) = reading.await??;
         let meters = meter.figures();
-        if bench.target.remembers() {
-            drop(writer);
-            remembered(bench, &room, site, frames.len()).await?;
-        }
+        drop(writer);
+        remembered(bench, &room, site, frames.len()).await?;
         let seen = reader.server().map(|server| (server, notes.ledger.version));
         Ok(Imported { took: notes.latest, trace: notes.trace, meters, seen })
     }
@@ -99,7 +97,6 @@ pub(crate) async fn fill(bench: &Bench, room: &str, changes: usize) -> Result<Im
 
 /// Asks the server how far it has the writer's changes: all of them, since others have seen them.
 async fn remembered(bench: &Bench, room: &str, site: SiteId, messages: usize) -> Result<(), Fault> {
-    // It has seen all there is: what others wrote, which is nothing.
     let mut notes = Anything;
     let again = Client::join(&bench.target.address, room, site, None, &mut notes, bench.patience).await?;
     let (at, sent) = (again.started().map(|since| since.db_version), i64::try_from(messages).ok());

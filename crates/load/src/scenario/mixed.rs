@@ -12,13 +12,13 @@ use crate::client::Client;
 use crate::fault::Fault;
 use crate::figure::{Figure, Unit};
 use crate::ledger::{Ledger, Notes};
-use crate::rows::write;
+use crate::rows::{CHUNK, write};
 use crate::scenario::ingest::Import;
 use crate::skim::Skimmed;
 use crate::statistics::{Times, float, rate};
 
-/// The first writes, which find everything cold, don't count.
-const WARM_UP: Duration = Duration::from_millis(500);
+/// The first writes, which find everything cold, don't count. Neither do those that wait behind them.
+const WARM_UP: Duration = Duration::from_secs(2);
 
 /// No import takes longer, in seconds.
 const LONGEST: usize = 300;
@@ -62,7 +62,8 @@ pub(crate) async fn run(bench: &mut Bench, mix: Mix) -> Result<Vec<Figure>, Faul
     let pace = Pace { per_second: mix.per_second, most, sent: sent.clone(), total, stop: stop.clone() };
     let writing = tokio::spawn(pace.keep(writers));
 
-    sleep(mix.alone.saturating_add(WARM_UP)).await;
+    let warm_up = WARM_UP.min(mix.alone);
+    sleep(mix.alone.saturating_add(warm_up)).await;
     let meter = bench.meter();
     let begin = sent.now();
     let imported = import.run(bench).await;
@@ -77,9 +78,9 @@ pub(crate) async fn run(bench: &mut Bench, mix: Mix) -> Result<Vec<Figure>, Faul
         let sent_then = times.iter().filter(|(sent, _)| *sent >= from && *sent < to);
         Times::of(sent_then.map(|(_, took)| *took).collect())
     };
-    let (alone, during) = (within(WARM_UP, begin), within(begin, end));
+    let (alone, during) = (within(warm_up, begin), within(begin, end));
     let times_alone = during.percentile(99).as_secs_f64() / alone.percentile(99).as_secs_f64().max(1e-9);
-    let messages = during.len().saturating_add(mix.import.div_ceil(crate::rows::CHUNK));
+    let messages = during.len().saturating_add(mix.import.div_ceil(CHUNK));
     let mut figures = vec![
         Figure::new("p99 during the import, times without", times_alone, Unit::Ratio).at_most(5.0),
         Figure::millis("small writes without import, p50", alone.percentile(50)),

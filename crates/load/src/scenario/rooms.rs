@@ -1,7 +1,7 @@
 //! Many rooms of two clients each, all of them new.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -53,7 +53,7 @@ pub(crate) async fn run(bench: &mut Bench, rooms: usize) -> Result<Vec<Figure>, 
 }
 
 /// Two clients connect to a room; what one writes the other one gets.
-async fn pair(address: &Address, room: &str, patience: std::time::Duration) -> Result<(Client, Client), Fault> {
+async fn pair(address: &Address, room: &str, patience: Duration) -> Result<(Client, Client), Fault> {
     let (mut one, mut other) = (Nothing, Nothing);
     let (mut writer, mut reader) = tokio::try_join!(
         Client::join(address, room, new_site()?, None, &mut one, patience),
