@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -26,6 +26,9 @@ use crate::skim::Skimmed;
 /// As small as the buffers of the server that it is compared with.
 const READ_BUFFER: usize = 4 << 10;
 const WRITE_BUFFER: usize = 16 << 10;
+
+/// Connections that may wait to be accepted. A client whose first packet is dropped comes again after a second.
+const BACKLOG: u32 = 4_096;
 
 /// Messages that are taken from a room at a time.
 const BATCH: usize = 64;
@@ -66,7 +69,9 @@ struct Entry {
 
 /// Serves until the process ends. `lose` is the number of a message that is lost, to see whether it is missed.
 pub(crate) async fn serve(listen: SocketAddr, lose: Option<usize>) -> Result<(), Fault> {
-    let listener = TcpListener::bind(listen).await?;
+    let socket = if listen.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(listen)?;
+    let listener = socket.listen(BACKLOG)?;
     println!("listening on http://{}", listener.local_addr()?);
     let floor = Arc::new(Floor { lose, ..Floor::default() });
     loop {

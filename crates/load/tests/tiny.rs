@@ -1,5 +1,7 @@
 //! Every scenario in its smallest size, against a real server and against one that loses a message.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
 use std::net::SocketAddr;
 use std::process::Output;
 use std::time::Duration;
