@@ -66,7 +66,7 @@ impl Row {
     }
 }
 
-/// The frames that bring the first `cells` cells, in messages of `chunk`, the first of which is the db_version behind `since`.
+/// The frames that bring these cells, in messages of `chunk`, one db_version each. The first of them follows `since`.
 pub(crate) fn import(sender: SiteId, cells: Range<usize>, chunk: usize, since: i64) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     let (mut next, mut version) = (cells.start, since);
