@@ -3,6 +3,7 @@
 mod differential;
 mod extension;
 mod interop;
+mod load;
 mod node;
 mod report;
 mod rust;
@@ -21,6 +22,8 @@ Commands:
   interop            Only the interop tests: the real vlcn clients in Node against the example server
   extension          Only the loadable extension, in the sqlite3 shell and in Python, and the engine on the system's SQLite
   valgrind           The loadable extension in the sqlite3 shell under valgrind
+  load [SCENARIO]... Measure the example server under load: ingest, fanout, catchup, rooms, idle, storm, mixed [default: all]
+                     --url URL [--pid PID] measures another one; --scale quick takes a tenth; load --help lists the rest
   help               Print this text
 
 DIFFERENTIAL_SEEDS=100000 makes the differential tests long, DIFFERENTIAL_START=2000 begins with another seed.
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         ["interop"] => interop::run(&mut report),
         ["extension"] => extension::run(&mut report),
         ["valgrind"] => extension::valgrind(&mut report),
+        ["load", arguments @ ..] => load::run(&mut report, arguments),
         ["help" | "--help" | "-h"]
         | ["test" | "differential" | "interop" | "extension" | "valgrind", "--help" | "-h"] => {
             println!("{HELP}");
