@@ -44,7 +44,7 @@
 //! | a replica dies | connect to another one | it had nothing of its own |
 //! | the primary dies | connect to another server; those of replicas stay until one takes over, and then are told to come back (1001) | waiting changesets are retried at the new primary, and clients send again what it doesn't have |
 //! | the primary dies before its last commits were copied | the same | whoever wrote them, or was shown them, has them, and is asked for them |
-//! | no server is the primary | read on; changesets wait for [`queue_wait`](crate::SyncConfig::queue_wait), then their clients are closed with 1013 and come again | clients keep what they wrote |
+//! | no server is the primary: LiteFS then lets nobody write, and each takes itself for the primary | those whose rooms were open read on; whoever writes or comes anew is closed with 1013, and comes again | clients keep what they wrote |
 //! | a replica can't reach the primary's port | the same | the same |
 //! | a replica's copy isn't brought up to date | write on, see nothing new; new rooms can't be opened there (1013) | the primary has it |
 //! | the role comes and goes (flapping) | come back each time | each new primary makes its rooms other sites |

@@ -168,9 +168,12 @@ struct Ledger {
     /// Those of open rooms.
     pages: AtomicUsize,
     /// Those who wait for a synced commit: one of them makes it for all.
-    waiting: Mutex<Vec<(Reservation, SyncSender<Result<(), Arc<rusqlite::Error>>>)>>,
+    waiting: Mutex<Vec<(Reservation, Done)>>,
     notes: Mutex<HashMap<Arc<str>, (SiteId, i64)>>,
 }
+
+/// Where it is said that a reservation is durable.
+type Done = SyncSender<Result<(), Arc<rusqlite::Error>>>;
 
 #[derive(Debug)]
 struct Reservation {

@@ -27,6 +27,7 @@ mod lineage;
 mod log;
 mod migration;
 mod name;
+mod opening;
 mod outside;
 mod reading;
 mod refused_schemas;
@@ -40,7 +41,7 @@ mod submit;
 mod watcher;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -71,10 +72,11 @@ use self::bounds::Bounds;
 use self::database::{Interrupter, Location, ReadConnections, WriteConnection};
 use self::feed::Feed;
 use self::file::OpenFile;
-use self::follow::{Follower, Sight};
+use self::follow::Follower;
 use self::forward::Forwarder;
 use self::large::LargeFrames;
-use self::ledger::{Finding, Ledgers, Page};
+use self::ledger::{Ledgers, Page};
+use self::opening::{Opened, Opening, prepare};
 use self::outside::Outside;
 use self::schema::{ResidentSchema, StoredSchema};
 use self::watcher::Watcher;
@@ -85,7 +87,7 @@ use crate::connection::Close;
 use crate::error::Error;
 use crate::primary::Primary;
 use crate::quarantine::Quarantine;
-use crate::store::{Epoch, Home};
+use crate::store::Home;
 
 /// How often a writer is interrupted that is given up: it may be between two statements.
 const INTERRUPTS: Duration = Duration::from_millis(2);
@@ -178,15 +180,16 @@ impl Room {
             Origin::Same if conn.had_damaged_log() => Origin::Earlier,
             origin => origin,
         };
-        // Where there are epochs, these say whether a file is the one that clients know.
         let page = match &location {
             Location::File(path) if epoch.is_none() => Some(surroundings.ledgers.page(path, config.durability())),
             _ => None,
         };
         let opened = {
-            let (name, config, purpose, location) = (name.clone(), config.clone(), purpose.clone(), location.clone());
+            let (config, purpose, location) = (config.clone(), purpose.clone(), location.clone());
+            let opening = Opening { room: name.clone(), config, purpose, origin, epoch, page, resident };
+            let name = name.clone();
             conn.run(move |conn| {
-                let opened = Opened::read(conn, &name, &config, &purpose, origin, epoch, page, resident)?;
+                let opened = opening.run(conn)?;
                 match &location {
                     Location::File(path) => opened.in_file(&name, path, conn),
                     Location::Memory => Ok(opened),
@@ -545,155 +548,6 @@ impl Parts {
     fn check_file(&self) -> Result<(), Error> {
         self.file.as_ref().map_or(Ok(()), |file| file.check())
     }
-}
-
-/// What is known of a database that was just opened.
-struct Opened {
-    site: wire::SiteId,
-    lineage: Lineage,
-    schema: StoredSchema,
-    now: i64,
-    file: Option<Arc<OpenFile>>,
-    page: Option<Arc<Page>>,
-}
-
-impl Opened {
-    /// What a file says at one moment. `None` if no schema was applied yet.
-    fn look(conn: &Connection) -> crr::Result<Option<Self>> {
-        let Some(Sight { site, schema, now }) = Sight::of(conn)? else { return Ok(None) };
-        Ok(Some(Self { site, lineage: Lineage::read(conn)?, schema, now, file: None, page: None }))
-    }
-
-    /// The same, with the file that `conn` has open.
-    fn in_file(self, room: &RoomName, path: &Path, conn: &Connection) -> Result<Self, Error> {
-        let file = OpenFile::of(room, path, conn)?;
-        Ok(Self { file: Some(Arc::new(file)), ..self })
-    }
-
-    fn read(
-        conn: &mut Connection,
-        room: &RoomName,
-        config: &SyncConfig,
-        purpose: &Purpose,
-        origin: Origin,
-        epoch: Option<Epoch>,
-        page: Option<Page>,
-        resident: Option<ResidentSchema>,
-    ) -> Result<Self, Error> {
-        let sqlite = |error| Error::sqlite(room, error);
-        let engine = |error| Error::engine(room, error);
-        if origin == Origin::Mended {
-            check_integrity(conn).map_err(sqlite)?;
-        }
-        let stored = StoredSchema::read(conn).map_err(sqlite)?;
-        let finding = match &page {
-            Some(page) if resident.is_none() => {
-                let crr = crr::Crr::of(conn).map_err(engine)?;
-                let site = convert::wire_site(crr.site_id().map_err(engine)?);
-                page.examine(site, crr.stored_db_version().map_err(engine)?).map_err(sqlite)?
-            }
-            _ => Finding::Known,
-        };
-        let other_epoch = epoch.is_some() && lineage::epoch(conn).map_err(sqlite)? != epoch;
-        let earlier = origin != Origin::Same || other_epoch || finding == Finding::WentBack;
-        // Before anything else is written. A room that is created now was never known; but one that another process had begun to
-        // create may be.
-        if earlier && resident.is_none() {
-            let fork = lineage::fork(conn).map_err(engine)?;
-            tracing::warn!(
-                room = %room, former = %fork.former, site = %fork.site, db_version = fork.db_version,
-                "the room's database is an earlier one than its clients knew: it has become another site"
-            );
-        } else if let Finding::Above(reserved) = finding {
-            tracing::info!(%room, reserved, "the room was not closed: its db_versions go on above what may have been shown");
-            crr::Crr::of(conn).and_then(|crr| crr.raise_db_version(reserved)).map_err(engine)?;
-        }
-        match stored {
-            Some(stored) => match purpose {
-                Purpose::Client(wanted) if stored.is_other_version_of(wanted) => {
-                    let resident = ResidentSchema::read_version(config.schema_folder(), wanted)?;
-                    migration::migrate(conn, room, &resident)?;
-                }
-                Purpose::Client(wanted) => stored.admit(room, wanted)?,
-                Purpose::Existing => {}
-                Purpose::Create(name) => {
-                    let resident = ResidentSchema::read(config.schema_folder(), name.clone())?;
-                    stored.admit(room, &resident.stamp())?;
-                }
-            },
-            None => {
-                let resident = match (resident, purpose) {
-                    (Some(resident), _) => resident,
-                    (None, Purpose::Client(wanted)) => ResidentSchema::read_version(config.schema_folder(), wanted)?,
-                    (None, Purpose::Create(name)) => ResidentSchema::read(config.schema_folder(), name.clone())?,
-                    (None, Purpose::Existing) => return Err(Error::NoSuchRoom { room: room.clone() }),
-                };
-                schema::apply(conn, room, &resident)?;
-            }
-        }
-        if let Some(epoch) = epoch {
-            lineage::enter(conn, epoch).map_err(sqlite)?;
-        }
-        let tx = conn.transaction().map_err(sqlite)?;
-        let opened = Self::look(&tx).map_err(engine)?.ok_or_else(|| Error::NoSuchRoom { room: room.clone() })?;
-        tx.commit().map_err(sqlite)?;
-        if config.durability().is_synced() {
-            // What another process has committed may not be durable yet.
-            crr::file::sync(conn).map_err(engine)?;
-        }
-        if let Some(page) = &page {
-            page.reserve(opened.site, opened.now).map_err(sqlite)?;
-        }
-        Ok(Self { page: page.map(Arc::new), ..opened })
-    }
-}
-
-/// Before a file is created, makes sure that there is a schema to create it with: a client that is refused leaves no file behind.
-async fn prepare(
-    name: &RoomName,
-    location: &Location,
-    config: &SyncConfig,
-    purpose: &Purpose,
-) -> Result<Option<ResidentSchema>, Error> {
-    let (name, location, purpose) = (name.clone(), location.clone(), purpose.clone());
-    let schema_folder = config.schema_folder().to_owned();
-    blocking(move || {
-        if let Location::File(path) = &location
-            && path.exists()
-        {
-            // SQLite can't tell it from a file that may not be opened now.
-            return match path.is_dir() {
-                true => Err(Error::Unusable { room: name, reason: "a folder is in its file's place".to_owned() }),
-                false => Ok(None),
-            };
-        }
-        let resident = match purpose {
-            Purpose::Client(wanted) => ResidentSchema::read_version(&schema_folder, &wanted)?,
-            Purpose::Create(schema) => ResidentSchema::read(&schema_folder, schema)?,
-            Purpose::Existing => return Err(Error::NoSuchRoom { room: name }),
-        };
-        if let Location::File(path) = &location
-            && let Some(folder) = path.parent()
-        {
-            std::fs::create_dir_all(folder).map_err(|source| Error::Io {
-                room: name,
-                action: "the database folder can't be created",
-                source,
-            })?;
-        }
-        Ok(Some(resident))
-    })
-    .await
-}
-
-/// Reads all of a database that was damaged.
-fn check_integrity(conn: &Connection) -> rusqlite::Result<()> {
-    let found: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-    if found == "ok" {
-        return Ok(());
-    }
-    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-    Err(rusqlite::Error::SqliteFailure(code, Some(found)))
 }
 
 /// Runs what blocks on the file system.

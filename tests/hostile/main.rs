@@ -2,6 +2,7 @@
 //! given back; and whoever means well is served meanwhile.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::async_yields_async, reason = "an attack connects first, and goes on when all are connected")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 mod attack;

@@ -1,0 +1,177 @@
+//! Opening a room's database to write it: whether it is the one that its clients know, whether it has the schema that is wanted, and
+//! from where on its changes are shown.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use tower_sqlite_sync_wire as wire;
+
+use super::database::Location;
+use super::file::OpenFile;
+use super::follow::Sight;
+use super::ledger::{Finding, Page};
+use super::lineage::{self, Lineage};
+use super::schema::{self, ResidentSchema, StoredSchema};
+use super::{Origin, Purpose, RoomName, blocking, convert, migration};
+use crate::config::SyncConfig;
+use crate::error::Error;
+use crate::store::Epoch;
+
+/// What is known of a room before its database is opened.
+pub(super) struct Opening {
+    pub(super) room: RoomName,
+    pub(super) config: SyncConfig,
+    pub(super) purpose: Purpose,
+    pub(super) origin: Origin,
+    pub(super) epoch: Option<Epoch>,
+    /// Where there are epochs, these say whether a file is the one that clients know, and there is no page.
+    pub(super) page: Option<Page>,
+    /// What to create the room with; `None` if its file is there.
+    pub(super) resident: Option<ResidentSchema>,
+}
+
+impl Opening {
+    /// Forks, creates or migrates the database, as need be. Blocks.
+    pub(super) fn run(self, conn: &mut Connection) -> Result<Opened, Error> {
+        let Self { room, config, purpose, origin, epoch, page, resident } = self;
+        let (room, config, purpose) = (&room, &config, &purpose);
+        let sqlite = |error| Error::sqlite(room, error);
+        let engine = |error| Error::engine(room, error);
+        if origin == Origin::Mended {
+            check_integrity(conn).map_err(sqlite)?;
+        }
+        let stored = StoredSchema::read(conn).map_err(sqlite)?;
+        let finding = match &page {
+            Some(page) if resident.is_none() => {
+                let crr = crr::Crr::of(conn).map_err(engine)?;
+                let site = convert::wire_site(crr.site_id().map_err(engine)?);
+                page.examine(site, crr.stored_db_version().map_err(engine)?).map_err(sqlite)?
+            }
+            _ => Finding::Known,
+        };
+        let other_epoch = epoch.is_some() && lineage::epoch(conn).map_err(sqlite)? != epoch;
+        let earlier = origin != Origin::Same || other_epoch || finding == Finding::WentBack;
+        // Before anything else is written. A room that is created now was never known; but one that another process had begun to
+        // create may be.
+        if earlier && resident.is_none() {
+            let fork = lineage::fork(conn).map_err(engine)?;
+            tracing::warn!(
+                room = %room, former = %fork.former, site = %fork.site, db_version = fork.db_version,
+                "the room's database is an earlier one than its clients knew: it has become another site"
+            );
+        } else if let Finding::Above(reserved) = finding {
+            tracing::info!(%room, reserved, "the room was not closed: its db_versions go on above what may have been shown");
+            crr::Crr::of(conn).and_then(|crr| crr.raise_db_version(reserved)).map_err(engine)?;
+        }
+        match stored {
+            Some(stored) => match purpose {
+                Purpose::Client(wanted) if stored.is_other_version_of(wanted) => {
+                    let resident = ResidentSchema::read_version(config.schema_folder(), wanted)?;
+                    migration::migrate(conn, room, &resident)?;
+                }
+                Purpose::Client(wanted) => stored.admit(room, wanted)?,
+                Purpose::Existing => {}
+                Purpose::Create(name) => {
+                    let resident = ResidentSchema::read(config.schema_folder(), name.clone())?;
+                    stored.admit(room, &resident.stamp())?;
+                }
+            },
+            None => {
+                let resident = match (resident, purpose) {
+                    (Some(resident), _) => resident,
+                    (None, Purpose::Client(wanted)) => ResidentSchema::read_version(config.schema_folder(), wanted)?,
+                    (None, Purpose::Create(name)) => ResidentSchema::read(config.schema_folder(), name.clone())?,
+                    (None, Purpose::Existing) => return Err(Error::NoSuchRoom { room: room.clone() }),
+                };
+                schema::apply(conn, room, &resident)?;
+            }
+        }
+        if let Some(epoch) = epoch {
+            lineage::enter(conn, epoch).map_err(sqlite)?;
+        }
+        let tx = conn.transaction().map_err(sqlite)?;
+        let opened = Opened::look(&tx).map_err(engine)?.ok_or_else(|| Error::NoSuchRoom { room: room.clone() })?;
+        tx.commit().map_err(sqlite)?;
+        if config.durability().is_synced() {
+            // What another process has committed may not be durable yet.
+            crr::file::sync(conn).map_err(engine)?;
+        }
+        if let Some(page) = &page {
+            page.reserve(opened.site, opened.now).map_err(sqlite)?;
+        }
+        Ok(Opened { page: page.map(Arc::new), ..opened })
+    }
+}
+
+/// What is known of a database that was just opened.
+pub(super) struct Opened {
+    pub(super) site: wire::SiteId,
+    pub(super) lineage: Lineage,
+    pub(super) schema: StoredSchema,
+    pub(super) now: i64,
+    pub(super) file: Option<Arc<OpenFile>>,
+    pub(super) page: Option<Arc<Page>>,
+}
+
+impl Opened {
+    /// What a file says at one moment. `None` if no schema was applied yet.
+    pub(super) fn look(conn: &Connection) -> crr::Result<Option<Self>> {
+        let Some(Sight { site, schema, now }) = Sight::of(conn)? else { return Ok(None) };
+        Ok(Some(Self { site, lineage: Lineage::read(conn)?, schema, now, file: None, page: None }))
+    }
+
+    /// The same, with the file that `conn` has open.
+    pub(super) fn in_file(self, room: &RoomName, path: &Path, conn: &Connection) -> Result<Self, Error> {
+        let file = OpenFile::of(room, path, conn)?;
+        Ok(Self { file: Some(Arc::new(file)), ..self })
+    }
+}
+
+/// Before a file is created, makes sure that there is a schema to create it with: a client that is refused leaves no file behind.
+pub(super) async fn prepare(
+    name: &RoomName,
+    location: &Location,
+    config: &SyncConfig,
+    purpose: &Purpose,
+) -> Result<Option<ResidentSchema>, Error> {
+    let (name, location, purpose) = (name.clone(), location.clone(), purpose.clone());
+    let schema_folder = config.schema_folder().to_owned();
+    blocking(move || {
+        if let Location::File(path) = &location
+            && path.exists()
+        {
+            // SQLite can't tell it from a file that may not be opened now.
+            return match path.is_dir() {
+                true => Err(Error::Unusable { room: name, reason: "a folder is in its file's place".to_owned() }),
+                false => Ok(None),
+            };
+        }
+        let resident = match purpose {
+            Purpose::Client(wanted) => ResidentSchema::read_version(&schema_folder, &wanted)?,
+            Purpose::Create(schema) => ResidentSchema::read(&schema_folder, schema)?,
+            Purpose::Existing => return Err(Error::NoSuchRoom { room: name }),
+        };
+        if let Location::File(path) = &location
+            && let Some(folder) = path.parent()
+        {
+            std::fs::create_dir_all(folder).map_err(|source| Error::Io {
+                room: name,
+                action: "the database folder can't be created",
+                source,
+            })?;
+        }
+        Ok(Some(resident))
+    })
+    .await
+}
+
+/// Reads all of a database that was damaged.
+fn check_integrity(conn: &Connection) -> rusqlite::Result<()> {
+    let found: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    Err(rusqlite::Error::SqliteFailure(code, Some(found)))
+}
