@@ -329,7 +329,8 @@ impl SyncConfig {
         /// 256 KiB for each client. At least one message of `max_message_bytes` can always come.
         uploads_bytes, with_uploads_bytes: usize;
         /// Bytes of changes that may be on their way to all clients together, not counting 64 KiB for each client. If they don't take
-        /// them, others are sent 64 KiB at a time, and larger values later.
+        /// them, others are sent 64 KiB at a time, and larger values later; and those who take nothing for 5 seconds are closed, if
+        /// [`slow_reader_timeout`](Self::slow_reader_timeout) is not shorter.
         sending_bytes, with_sending_bytes: usize;
         /// Bytes of changes in one message to a client. A db_version is never split: a larger one that is already
         /// in a file goes out whole.

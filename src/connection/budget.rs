@@ -22,6 +22,11 @@ impl Budget {
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
+    /// Whether little is left of it.
+    pub(super) fn is_short(&self) -> bool {
+        self.left.load(Ordering::Relaxed) < self.all / 8
+    }
+
     pub(super) fn give_back(&self, bytes: usize) {
         self.left.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -54,6 +59,10 @@ mod tests {
     #[test]
     fn a_share_is_given_back_when_it_is_dropped() {
         let budget = Budget::new(10);
+        assert!(!budget.is_short());
+        let share = budget.share(10).unwrap();
+        assert!(budget.is_short());
+        drop(share);
         let share = budget.share(8).unwrap();
         for _ in 0..5 {
             assert!(budget.share(3).is_none());

@@ -66,13 +66,13 @@ impl Liveness {
         Held(self)
     }
 
-    /// Waits until the socket has taken no byte for `limit`, counted from now.
-    pub(super) async fn stalled(&self, limit: Duration) {
+    /// Waits until the socket has taken no byte for as long as `limit` says, counted from now. It may say something else each second.
+    pub(super) async fn stalled(&self, limit: impl Fn() -> Duration) {
         self.stamp(&self.written_millis);
         loop {
             let quiet = self.since(&self.written_millis);
-            let Some(left) = limit.checked_sub(quiet).filter(|left| !left.is_zero()) else { return };
-            tokio::time::sleep(left).await;
+            let Some(left) = limit().checked_sub(quiet).filter(|left| !left.is_zero()) else { return };
+            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         }
     }
 
@@ -204,7 +204,7 @@ mod tests {
         tokio::select! {
             () = writing => unreachable!(),
             () = reading => unreachable!(),
-            () = liveness.stalled(Duration::from_secs(10)) => {}
+            () = liveness.stalled(|| Duration::from_secs(10)) => {}
         }
         assert_eq!(start.elapsed().as_secs(), 18);
     }

@@ -26,6 +26,9 @@ const FRAGMENT: usize = 64 << 10;
 /// How soon a large message is tried again, when too much is under way to others.
 const SENDING_DELAY: Duration = Duration::from_millis(250);
 
+/// How long a socket may take nothing of a message while others have to wait for what it holds.
+const SHORT_PATIENCE: Duration = Duration::from_secs(5);
+
 const TOO_SLOW: &str = "this client reads too slowly (slow_reader_timeout)";
 
 /// What the inbound side wants sent.
@@ -288,7 +291,11 @@ where
     }
 
     async fn feed(&mut self, message: WsMessage) -> Result<(), End> {
-        let limit = self.session.config.slow_reader_timeout();
+        let Session { config, sending, .. } = self.session;
+        let limit = || {
+            let usual = config.slow_reader_timeout();
+            if sending.is_short() { usual.min(SHORT_PATIENCE) } else { usual }
+        };
         tokio::select! {
             biased;
             fed = self.sink.feed(message) => fed.map_err(|_| End::Gone),
@@ -297,7 +304,7 @@ where
     }
 
     async fn flush(&mut self) -> Result<(), End> {
-        let limit = self.session.config.slow_reader_timeout();
+        let limit = || self.session.config.slow_reader_timeout();
         tokio::select! {
             biased;
             flushed = self.sink.flush() => flushed.map_err(|_| End::Gone),

@@ -148,3 +148,26 @@ async fn server_side_writes_reach_clients_live_and_what_clients_write_is_counted
     client.push(0, &[title, done]).await;
     sees(&mut client, "2 changes by clients").await;
 }
+
+#[tokio::test]
+async fn the_server_counts_clients_by_their_address_or_by_the_one_that_its_proxy_adds() {
+    let one_each = ("TOWER_SQLITE_SYNC_MAX_ADDRESS_CONNECTIONS", "1");
+    let listen = ["--listen", "127.0.0.1:0"];
+    let enter = async |server: &Example, headers| {
+        let options = ClientOptions { headers, ..Default::default() };
+        Client::try_connect(server.address, "r", 1, options).await.map_err(|refused| refused.to_string())
+    };
+    let direct = Example::launch("server", SCHEMA, |command| command.args(listen).env(one_each.0, one_each.1)).await;
+    let _first = enter(&direct, &[]).await.unwrap();
+    let refused = enter(&direct, &[("x-forwarded-for", "192.0.2.1")]).await.err().unwrap();
+    assert!(refused.contains("429"), "{refused}");
+
+    let behind = Example::launch("server", SCHEMA, |command| {
+        command.args(listen).arg("--behind-proxy").env(one_each.0, one_each.1)
+    })
+    .await;
+    let _first = enter(&behind, &[("x-forwarded-for", "203.0.113.1, 192.0.2.1")]).await.unwrap();
+    let _second = enter(&behind, &[("x-forwarded-for", "203.0.113.1, 192.0.2.2")]).await.unwrap();
+    let refused = enter(&behind, &[("x-forwarded-for", "203.0.113.2, 192.0.2.1")]).await.err().unwrap();
+    assert!(refused.contains("429"), "what a client makes up does not count: {refused}");
+}
