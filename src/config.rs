@@ -18,7 +18,7 @@
 //! | `max_message_bytes` | 104857600 | from 1024 | bytes | one message from a client |
 //! | `max_message_changes` | 2000000 | from 1 | changes | in one message from a client; one with more is closed with 1009 |
 //! | `max_value_bytes` | 16777216 | from 1 | bytes | one value from a client, text or blob; 1009 |
-//! | `max_key_bytes` | 8192 | from 1 | bytes | one packed primary key from a client; 1009 |
+//! | `max_key_bytes` | 1048576 | from 1 | bytes | one packed primary key from a client; 1009 |
 //! | `uploads_bytes` | 536870912 | any | bytes | messages of all clients together that are incomplete or wait for a place in a queue; who sends more is closed with 1013 |
 //! | `sending_bytes` | 268435456 | any | bytes | on their way to all clients together; beyond that, clients are sent less at a time |
 //! | `max_frame_bytes` | 1048576 | 1024 – 1073741824 | bytes | changes in one message to a client, and in one db_version of a merge |
@@ -174,7 +174,7 @@ impl Default for Settings {
             max_message_bytes: 100 << 20,
             max_message_changes: 2_000_000,
             max_value_bytes: 16 << 20,
-            max_key_bytes: 8 << 10,
+            max_key_bytes: 1 << 20,
             uploads_bytes: 512 << 20,
             sending_bytes: 256 << 20,
             max_frame_bytes: 1 << 20,

@@ -37,7 +37,8 @@ impl Role {
         let mut text = String::new();
         match File::open(folder.join(PRIMARY_FILE)) {
             Ok(file) => file.take(MAX_BYTES).read_to_string(&mut text)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Primary),
+            // Where LiteFS has not mounted its folder yet, everything is missing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => return Ok(Self::Primary),
             Err(error) => return Err(error),
         };
         let line = text.lines().next().unwrap_or_default().trim();
@@ -164,6 +165,12 @@ mod tests {
             fs::write(folder.path().join(PRIMARY_FILE), text).unwrap();
             assert_eq!(Role::read(folder.path()).unwrap(), role, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_makes_nobody_primary() {
+        let folder = TempDir::new().unwrap();
+        assert!(Role::read(&folder.path().join("not mounted")).is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -45,7 +45,7 @@ fn head(len: u64) -> Vec<u8> {
 
 #[tokio::test]
 async fn who_never_announces_itself() {
-    survives(&[("ANNOUNCE_TIMEOUT", "60")], 40, async |address, n| hold(connect(address, "big", n).await)).await;
+    survives(&[("ANNOUNCE_TIMEOUT", "60")], 64, async |address, n| hold(connect(address, "big", n).await)).await;
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn who_waits_for_a_large_value_and_never_reads() {
 
 #[tokio::test]
 async fn who_claims_a_frame_of_a_gibibyte() {
-    survives(&[], 40, async |address, n| {
+    survives(&[], 64, async |address, n| {
         let mut client = connect(address, "big", n).await;
         client.announce(&[]).await;
         let mut stream = client.into_stream();
@@ -95,7 +95,7 @@ async fn who_claims_a_frame_of_a_gibibyte() {
 
 #[tokio::test]
 async fn who_claims_a_frame_of_the_largest_size_and_sends_little_of_it() {
-    survives(&[], 40, async |address, n| {
+    survives(&[], 64, async |address, n| {
         let mut client = connect(address, "empty", n).await;
         client.enter().await;
         let mut stream = client.into_stream();
@@ -107,7 +107,7 @@ async fn who_claims_a_frame_of_the_largest_size_and_sends_little_of_it() {
 
 #[tokio::test]
 async fn who_dribbles() {
-    survives(&[("ANNOUNCE_TIMEOUT", "2")], 40, async |address, n| {
+    survives(&[("ANNOUNCE_TIMEOUT", "2")], 64, async |address, n| {
         let mut stream = connect(address, "big", n).await.into_stream();
         async move {
             stream.write_all(&head(60)).await.unwrap();
@@ -183,7 +183,7 @@ async fn who_sends_much_at_once() {
 
 #[tokio::test]
 async fn who_pings_and_never_reads() {
-    survives(&[], 40, async |address, n| {
+    survives(&[], 64, async |address, n| {
         let mut client = connect(address, "empty", n).await;
         client.enter().await;
         async move { while client.try_send_frame(WsMessage::Ping(Bytes::from_static(&[7; 125]))).await.is_ok() {} }
@@ -193,7 +193,7 @@ async fn who_pings_and_never_reads() {
 
 #[tokio::test]
 async fn who_never_ends_its_request() {
-    survives(&[], 40, async |address, _| {
+    survives(&[], 64, async |address, _| {
         let mut stream = narrow(address).await;
         stream.write_all(b"GET /sync HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nSec-Web").await.unwrap();
         async move { drop(stream.read_u8().await) }
