@@ -3,11 +3,11 @@
 //! | setting | default | allowed | unit | what it bounds |
 //! |---|---|---|---|---|
 //! | `db_folder` | `./dbs` |  | path | where the room databases live |
-//! | `memory` | `false` | | rooms live in memory and are gone when they close |
+//! | `memory` | `false` | | | rooms live in memory and are gone when they close |
 //! | `schema_folder` | `./schemas` |  | path | the schema files that clients may ask for |
 //! | `path` | `^/sync(/\|$)` |  | regex | which upgrades are ours; matched against the path, without the query |
-//! | `wide_room_names` | `false` | | admits the room names that `@vlcn.io/ws-server` admitted |
-//! | `durability` | `"full"` | `"full"`, `"os"` | | what happens to a change before clients are shown it: see [`Durability`] |
+//! | `wide_room_names` | `false` | | | admits the room names that `@vlcn.io/ws-server` admitted |
+//! | `durability` | `full` | `full`, `os` | | what happens to a change before clients are shown it: see [`Durability`] |
 //! | `origins` | `same-host` | `same-host`, `any`, a list | | which web pages may connect, see [`Origins`] |
 //! | `refuse` | `close` | `close`, `revert` | | what becomes of changes that are not allowed, see [`Refuse`] |
 //! | `hook_calls` | 256 | from 1 | requests | asked about at a time; further ones wait their turn, within `upgrade_timeout` |
@@ -37,7 +37,7 @@
 //! | `queue_wait` | 30 | 0 – year | seconds | a changeset waits that long for a place in the queue, then 1013 |
 //! | `fork_uploads` | 4 | from 1 | clients | of a room that [forked](crate::SyncHandle::fork), asked at a time for what they have of it |
 //! | `notify_interval` | 0 | 0 – year | seconds | least time between two messages of changes to one client |
-//! | `watch_files` | `true` | | shows clients what other processes write into the files of open rooms, as the file system tells of it |
+//! | `watch_files` | `true` | | | shows clients what other processes write into the files of open rooms, as the file system tells of it |
 //! | `poll_files` | 0 | 0 – year | seconds | looks into the files of open rooms that often, where the file system tells nothing; 0 is never |
 //! | `busy_timeout` | 5 | 0 – 2000000 | seconds | wait for another process that holds a room's write lock |
 //! | `shutdown_grace` | 10 | 0 – year | seconds | a shutdown waits that long for clients to close, and then for rooms to commit what is queued |

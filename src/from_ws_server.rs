@@ -55,7 +55,7 @@
 //! | `notifyLatencyMs` | [`with_notify_interval`](crate::SyncConfig::with_notify_interval) | 0 here: changes go out at once, and batches form by themselves |
 //! | `notifyPat` | none | a room's file and those beside it are known by the room's name |
 //! | `notifyPolling: true` | [`with_poll_files`](crate::SyncConfig::with_poll_files) | only for what *other* processes write; our own commits need no file events |
-//! | `appName` | the LiteFS settings | |
+//! | `appName` | [`LiteFsConfig::with_app_name`](crate::LiteFsConfig::with_app_name) | see [on LiteFS](crate::on_litefs) |
 //! | third argument, `IDBFactory` | [`SyncLayer::with_store`](crate::SyncLayer::with_store) | where rooms live, and who writes them |
 //! | fourth argument, `FSNotify` | [`with_watch_files(false)`](crate::SyncConfig::with_watch_files) | if file events are not wanted |
 //! | fifth argument, `authenticate(req, token, cb)` | [`SyncLayer::authorize`](crate::SyncLayer::authorize) | sees the room, too, and may let in to read only |

@@ -88,7 +88,7 @@
 //! | 1008 | the site id is the server's, or [another identity's](Grant::with_identity) | log in as who it is, or begin with a new database |
 //! | 1009 | a message, value or key over a limit | raise the limit, which the reason names |
 //! | 1011 | the server's fault | read its log |
-//! | 1013 | a limit | try again later |
+//! | 1013 | a limit, a full disk or a lock, or a [primary](Primary) that can't be reached | try again later |
 //! | any | what server code says in [`SyncHandle::disconnect`] | as the reason says |
 //! | 4400 | schema unknown, or another version | install the same schema text at client and server |
 //!

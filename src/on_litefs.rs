@@ -23,13 +23,35 @@
 //! # How
 //!
 //! 1. Let LiteFS mount a folder, here `/litefs`, on every server. LiteFS decides who is the primary, by a lease in Consul or by
-//!    configuration, and shows it in the file `.primary`; nothing has to be said here.
+//!    configuration, and shows it in the file `.primary`; nothing has to be said here. Only a folder that has no such file makes a primary: see to it that the
+//!    server starts after LiteFS has mounted the folder.
 //! 2. Give all servers the same secret, and a port that only they can reach ([`LiteFsConfig::port`](crate::LiteFsConfig::port)): what goes
 //!    over the link is authenticated, but not encrypted. Fly.io's private network is both.
 //! 3. Give all servers the same schema folder. It isn't replicated: bring a new schema to all of them, and the primary migrates a room
 //!    when the first client comes with it. Until the primary has the file, such clients are closed with 4400.
 //! 4. Start the layer over a [`LiteFs`](crate::LiteFs) store, and let it join: `examples/litefs.rs` is a whole server,
 //!    `examples/litefs/litefs.yml` and `fly.toml` run it on Fly.io.
+//!
+//! # Two nodes on one machine, without LiteFS
+//!
+//! To see who does what, two plain folders will do. The file `b/.primary` makes the second node a replica of the node `a`, whose address
+//! it has from `b.toml`:
+//!
+//! ```sh
+//! export CLUSTER_SECRET='a long text that all nodes have'
+//! mkdir a b
+//! echo a > b/.primary
+//! printf '[litefs.addresses]\na = "127.0.0.1:9000"\n' > b.toml
+//! cargo run --example litefs -- --folder a &
+//! cargo run --example litefs -- --folder b --listen 127.0.0.1:8081 --forwards 127.0.0.1:9001 --config b.toml
+//! ```
+//!
+//! What LiteFS does besides has to be done by hand. A client that comes to the replica for a new room has it made at the primary, and then
+//! waits for the copy, `sqlite3 a/my-room ".backup b/my-room"`, and for LiteFS's file that says how far a copy has come, with the same
+//! content on both nodes: `printf '0000000000000001/0000000000000000\n' | tee a/my-room-pos > b/my-room-pos`. What it writes then is in
+//! the primary's file. `rm b/.primary` promotes the replica.
+//!
+//! # Beside LiteFS
 //!
 //! LiteFS's own HTTP proxy isn't needed, because replicas take writes. Where it is used, exclude the sync path.
 //!

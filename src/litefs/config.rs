@@ -1,25 +1,4 @@
-//! What an operator can set about LiteFS, with its default.
-//!
-//! | setting | default | unit | what it is |
-//! |---|---|---|---|
-//! | `secret` | none | text | proves that a node belongs to the cluster; the same on all nodes, 16 bytes or more |
-//! | `app_name` | none | text | the Fly.io app, if nodes are found by `<id>.vm.<app>.internal` |
-//! | `port` | 9000 | | where every node takes forwarded writes |
-//! | `addresses` | none | map | addresses of nodes by their id, for those that the rule doesn't find |
-//! | `max_frame_bytes` | 134217728 | bytes | one forwarded request or answer |
-//! | `max_links` | 64 | connections | from other nodes at a time |
-//! | `link_requests` | 64 | requests | of one node that the primary works on at a time |
-//! | `link_bytes` | 268435456 | bytes | of requests that a node holds: those that wait to be sent, and those of others that it works on |
-//! | `pending_requests` | 1024 | requests | that a replica waits for at a time |
-//! | `link_heartbeat` | 1 | seconds | between signs of life |
-//! | `link_silence` | 5 | seconds | a connection that is silent for that long is lost |
-//! | `link_handshake_timeout` | 5 | seconds | for a node to connect, and for both to prove that they know the secret |
-//! | `request_timeout` | 60 | seconds | for the primary to work on a request, and for a replica to have its answer |
-//! | `reconnect_first` | 0.1 | seconds | before the second attempt to connect; doubles from there |
-//! | `reconnect_longest` | 5 | seconds | between two attempts to connect |
-//!
-//! Numbers and times start at 1 and 0.001, times end at a year and frames at 512 MiB; `link_silence` is more than `link_heartbeat`,
-//! `reconnect_longest` no less than `reconnect_first`. What is not so is refused with a [`ConfigError`] that names the setting.
+//! What an operator can set about LiteFS.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,6 +18,27 @@ const MIN_SECRET_BYTES: usize = 16;
 const LARGEST_FRAME: usize = 512 << 20;
 
 /// How the nodes of a cluster on LiteFS find, trust and bound one another.
+///
+/// | setting | default | unit | what it is |
+/// |---|---|---|---|
+/// | `secret` | none | text | proves that a node belongs to the cluster; the same on all nodes, 16 bytes or more |
+/// | `app_name` | none | text | the Fly.io app, if nodes are found by `<id>.vm.<app>.internal` |
+/// | `port` | 9000 | | where every node takes forwarded writes |
+/// | `addresses` | none | map | addresses of nodes by their id, for those that the rule doesn't find |
+/// | `max_frame_bytes` | 134217728 | bytes | one forwarded request or answer |
+/// | `max_links` | 64 | connections | from other nodes at a time |
+/// | `link_requests` | 64 | requests | of one node that the primary works on at a time |
+/// | `link_bytes` | 268435456 | bytes | of requests that a node holds: those that wait to be sent, and those of others that it works on |
+/// | `pending_requests` | 1024 | requests | that a replica waits for at a time |
+/// | `link_heartbeat` | 1 | seconds | between signs of life |
+/// | `link_silence` | 5 | seconds | a connection that is silent for that long is lost |
+/// | `link_handshake_timeout` | 5 | seconds | for a node to connect, and for both to prove that they know the secret |
+/// | `request_timeout` | 60 | seconds | for the primary to work on a request, and for a replica to have its answer |
+/// | `reconnect_first` | 0.1 | seconds | before the second attempt to connect; doubles from there |
+/// | `reconnect_longest` | 5 | seconds | between two attempts to connect |
+///
+/// Numbers and times start at 1 and 0.001, times end at a year and frames at 512 MiB; `link_silence` is more than `link_heartbeat`,
+/// `reconnect_longest` no less than `reconnect_first`. What is not so is refused with a [`ConfigError`] that names the setting.
 ///
 /// ```
 /// use tower_sqlite_sync::{LiteFsConfig, LiteFsSecret};
