@@ -282,6 +282,14 @@ impl Ledger {
 
     fn with<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let mut slot = locked(&self.conn);
+        if slot.as_ref().is_some_and(|conn| matches!(crr::file::has_moved(conn), Ok(true))) {
+            // What is written there, nobody would find.
+            tracing::error!(
+                ledger = %self.path.display(),
+                "the ledger is gone, and another one is begun: files of rooms that went back in time may not be recognised until they are written again"
+            );
+            *slot = None;
+        }
         let conn = match &mut *slot {
             Some(conn) => conn,
             empty => empty.insert(self.open()?),
@@ -556,6 +564,21 @@ mod tests {
         assert_eq!(open.examine(A, 4).unwrap(), Finding::Known, "nothing is known any more");
         open.reserve(A, 7).unwrap();
         assert_eq!(page().examine(A, 6).unwrap(), Finding::WentBack);
+    }
+
+    #[test]
+    fn a_ledger_that_is_removed_while_it_is_open_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let page = || Ledgers::default().page(&folder.path().join("r"), Durability::Full);
+        for left in [&[][..], &["-wal", "-shm"]] {
+            let open = page();
+            open.reserve(A, 5).unwrap();
+            for suffix in ["", "-wal", "-shm"].iter().filter(|suffix| !left.contains(suffix)) {
+                std::fs::remove_file(folder.path().join(format!("{FILE}{suffix}"))).unwrap();
+            }
+            open.reserve(A, 5 + 2 * BLOCK).unwrap();
+            assert_eq!(page().examine(A, 5).unwrap(), Finding::WentBack, "{left:?}");
+        }
     }
 
     #[test]
