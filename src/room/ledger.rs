@@ -111,7 +111,7 @@ pub(super) enum Finding {
 impl Page {
     /// What is known of the file with that site id, which ends at `version`. Blocks.
     pub(super) fn examine(&self, site: SiteId, version: i64) -> rusqlite::Result<Finding> {
-        let entry = self.ledger.read(&self.file, site)?;
+        let entry = again_if_damaged(|| self.ledger.read(&self.file, site))?;
         let found = Found { version, boot: boot(), inode: inode(&self.path) };
         Ok(entry.map_or(Finding::Known, |entry| entry.judge(&found)))
     }
@@ -122,7 +122,7 @@ impl Page {
             return Ok(());
         }
         let reserved = version.saturating_add(BLOCK);
-        self.ledger.reserve(Reservation {
+        let reservation = || Reservation {
             file: self.file.clone(),
             site,
             reserved,
@@ -130,7 +130,8 @@ impl Page {
             synced: self.synced,
             boot: boot(),
             inode: inode(&self.path),
-        })?;
+        };
+        again_if_damaged(|| self.ledger.reserve(reservation()))?;
         self.reserved.store(reserved, Ordering::Relaxed);
         Ok(())
     }
@@ -219,22 +220,23 @@ impl Ledger {
     fn reserve(&self, reservation: Reservation) -> rusqlite::Result<()> {
         let (done, outcome) = sync_channel(1);
         locked(&self.waiting).push((reservation, done));
-        self.with(|conn| {
+        let written = self.with(|conn| {
             // It may be done already: whoever had the connection wrote for all who waited.
             let waiting = std::mem::take(&mut *locked(&self.waiting));
-            if !waiting.is_empty() {
-                let committed = write(conn, waiting.iter().map(|(reservation, _)| reservation)).map_err(Arc::new);
-                for (_, done) in waiting {
-                    // Whoever waits has not gone away, or doesn't care.
-                    drop(done.send(committed.clone()));
-                }
+            if waiting.is_empty() {
+                return Ok(());
             }
-            Ok(())
-        })?;
-        match outcome.recv() {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(shared(&error)),
-            Err(_) => Err(rusqlite::Error::InvalidQuery),
+            let committed = write(conn, waiting.iter().map(|(reservation, _)| reservation)).map_err(Arc::new);
+            for (_, done) in waiting {
+                // Whoever waits has not gone away, or doesn't care.
+                drop(done.send(committed.clone()));
+            }
+            committed.map_err(|error| shared(&error))
+        });
+        match outcome.try_recv() {
+            Ok(done) => done.map_err(|error| shared(&error)),
+            // The ledger can't be opened.
+            Err(_) => written.and(Err(rusqlite::Error::InvalidQuery)),
         }
     }
 
@@ -283,11 +285,24 @@ impl Ledger {
 
     fn with<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let mut slot = locked(&self.conn);
+        if slot.as_ref().is_some_and(|conn| matches!(crr::file::has_moved(conn), Ok(true))) {
+            // What is written there, nobody would find.
+            tracing::error!(
+                ledger = %self.path.display(),
+                "the ledger is gone, and another one is begun: files of rooms that went back in time may not be recognised until they are written again"
+            );
+            *slot = None;
+        }
         let conn = match &mut *slot {
             Some(conn) => conn,
             empty => empty.insert(self.open()?),
         };
-        work(conn)
+        let done = work(conn);
+        if done.as_ref().is_err_and(is_damaged) {
+            // Whoever opens it next puts it aside.
+            *slot = None;
+        }
+        done
     }
 
     /// Opens the ledger, or a new one if it is none any more.
@@ -319,7 +334,21 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     conn.pragma_update(None, "synchronous", "NORMAL")?;
     conn.execute_batch(TABLE)?;
+    // A damaged page would be met later, and fail rooms whose own files are sound.
+    let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found != "ok" {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        return Err(rusqlite::Error::SqliteFailure(code, Some(found)));
+    }
     Ok(conn)
+}
+
+/// Tries once more if the ledger was found damaged: then it is a new one.
+fn again_if_damaged<T>(attempt: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    match attempt() {
+        Err(error) if is_damaged(&error) => attempt(),
+        done => done,
+    }
 }
 
 /// Writes reservations in one synced commit.
@@ -506,6 +535,53 @@ mod tests {
         let page = Ledgers::default().page(&folder.path().join("r"), Durability::Full);
         page.reserve(A, 5).unwrap();
         assert!(folder.path().join(".sync-ledger.damaged").exists());
+    }
+
+    #[test]
+    fn a_ledger_with_a_damaged_page_is_put_aside_when_it_is_opened_and_when_it_is_met() {
+        let folder = tempfile::tempdir().unwrap();
+        let (room, ledger) = (folder.path().join("r"), folder.path().join(FILE));
+        let page = || Ledgers::default().page(&room, Durability::Full);
+        let fill = |page: &Page| {
+            let rows = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+                INSERT INTO shown SELECT i, zeroblob(16), TRUE, i, i, TRUE, TRUE, NULL, NULL FROM n;
+                PRAGMA wal_checkpoint(TRUNCATE)";
+            page.ledger.with(|conn| conn.execute_batch(rows)).unwrap();
+        };
+        let damage = || {
+            let mut bytes = std::fs::read(&ledger).unwrap();
+            bytes[4096..].fill(0xff);
+            std::fs::write(&ledger, bytes).unwrap();
+        };
+        let first = page();
+        fill(&first);
+        first.leave();
+        damage();
+        page().reserve(A, 5).unwrap();
+        assert_eq!(page().examine(A, 4).unwrap(), Finding::WentBack, "a new one works");
+
+        let open = page();
+        fill(&open);
+        damage();
+        open.ledger.with(|conn| conn.execute_batch("PRAGMA shrink_memory")).unwrap();
+        assert_eq!(open.examine(A, 4).unwrap(), Finding::Known, "nothing is known any more");
+        open.reserve(A, 7).unwrap();
+        assert_eq!(page().examine(A, 6).unwrap(), Finding::WentBack);
+    }
+
+    #[test]
+    fn a_ledger_that_is_removed_while_it_is_open_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let page = || Ledgers::default().page(&folder.path().join("r"), Durability::Full);
+        for left in [&[][..], &["-wal", "-shm"]] {
+            let open = page();
+            open.reserve(A, 5).unwrap();
+            for suffix in ["", "-wal", "-shm"].iter().filter(|suffix| !left.contains(suffix)) {
+                std::fs::remove_file(folder.path().join(format!("{FILE}{suffix}"))).unwrap();
+            }
+            open.reserve(A, 5 + 2 * BLOCK).unwrap();
+            assert_eq!(page().examine(A, 5).unwrap(), Finding::WentBack, "{left:?}");
+        }
     }
 
     #[test]

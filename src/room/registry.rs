@@ -178,7 +178,7 @@ impl Registry {
             let mut state = slot.lock().await;
             if let State::Open(open) = &*state {
                 open.room.ending().end(Close::forked());
-                open.room.close().await;
+                self.shut(&open.room).await;
                 *state = State::Vacant;
             }
             if matches!(*state, State::Vacant) {

@@ -109,6 +109,27 @@ async fn a_damaged_page_that_only_a_reader_meets_ends_the_room_too() {
 }
 
 #[tokio::test]
+async fn a_room_that_ended_damaged_is_checked_before_it_forks() {
+    let mut scene = closed_room().await;
+    let file = scene.server.file("r");
+    let sound = fs::read(&file).unwrap();
+    damage_rows(&file);
+    // Somebody still uses the room when it has ended.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let rooms = scene.server.rooms.clone();
+    let user = tokio::spawn(async move { rooms.read("r", move |_| Ok(wait.recv().is_err())).await });
+    let mut reader = scene.announce("r", 2).await;
+    scene.closes(&mut reader, 1011, "damaged").await;
+    assert!(scene.server.rooms.fork("r").await.is_err());
+    drop(go);
+    assert!(user.await.unwrap().unwrap());
+    is_closed(&scene.server).await;
+    fs::write(&file, sound).unwrap();
+    until("the next check", async || scene.server.rooms.fork("r").await.is_ok()).await;
+    scene.server.has("r", "SELECT count(*) FROM foo", &["100"]).await;
+}
+
+#[tokio::test]
 async fn a_file_that_is_cut_off_is_refused_and_so_is_one_that_is_cut_off_while_it_is_open() {
     let mut scene = closed_room().await;
     let file = scene.server.file("r");
