@@ -29,6 +29,9 @@ use crate::store::{Epoch, Home, RoomStore};
 /// How soon a change of role is tried again for which there were no random numbers.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Characters of a room's name that are logged if it may be none.
+const LOGGED_NAME: usize = 128;
+
 /// A node of a cluster whose rooms LiteFS replicates: the [`RoomStore`] of its [`SyncLayer`](crate::SyncLayer).
 ///
 /// LiteFS makes one node the primary, which may write; the others have copies. On the primary, rooms are files as without LiteFS. On
@@ -255,6 +258,8 @@ impl Node {
             // It is about to be another's.
             Err(Error::NotPrimary { .. } | Error::GoingAway) => Answer::NotPrimary { believed: None },
             Err(error) => {
+                // A name as it came may be long.
+                let room: String = room.chars().take(LOGGED_NAME).collect();
                 tracing::warn!(room, %error, "a request of another node failed");
                 failed(error.close().to_refusal())
             }

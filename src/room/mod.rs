@@ -379,14 +379,20 @@ impl Room {
         position.map(convert::wire_position).inspect_err(|error| self.parts.note(error))
     }
 
-    /// Takes note of how much of the room a site says that it has seen. If that is less than before, the site's position is
-    /// forgotten: it is asked for everything.
+    /// Takes note of how much of the room a site says that it has seen, if the room has changes of it. If that is less than before, the
+    /// site's position is forgotten: it is asked for everything.
     pub(crate) async fn greet(&self, site: wire::SiteId, seen: i64) -> Result<Standing, Error> {
         if !self.is_written_here {
             return Ok(Standing::GoesOn);
         }
-        let before = self.read(move |conn| announced::last(conn, site)).await?;
-        let before = before.map_err(|error| Error::sqlite(&self.name, error))?;
+        let before = self.read(move |conn| -> crr::Result<_> {
+            let has_written = crr::Crr::of(conn)?.position(engine_site(site))? > crr::Position::default();
+            Ok(has_written.then_some(announced::last(conn, site)?))
+        });
+        // Sites of which there is nothing have nothing to lose, and may be made up.
+        let Some(before) = before.await?.map_err(|error| Error::engine(&self.name, error))? else {
+            return Ok(Standing::GoesOn);
+        };
         let standing = self.parts.announced.note(site, seen, before);
         if standing == Standing::WentBack {
             self.queue.forget(site).await?;
