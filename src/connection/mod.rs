@@ -23,7 +23,7 @@ use std::time::Duration;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
@@ -164,6 +164,7 @@ where
     R: Stream<Item = Result<WsMessage, WsError>> + Unpin,
 {
     let config = hub.config();
+    let arrived = Instant::now();
     let announced = timeout(config.announce_timeout(), announce(stream, config, liveness)).await;
     let (dialect, presence) = match announced {
         Ok(Ok(announced)) => announced,
@@ -181,7 +182,7 @@ where
         Ok(rebinds) => rebinds,
         Err(end) => return end,
     };
-    let standing = match greet(&lease, &presence, guest.grant.access()).await {
+    let standing = match greet(&lease, &presence, guest.grant.access(), arrived).await {
         Ok(standing) => standing,
         Err(end) => return end,
     };
@@ -330,7 +331,7 @@ async fn start_streaming(session: &Session<'_>) -> Result<StartStreaming, End> {
 }
 
 /// Finds out whether the client's database went back since it was last here.
-async fn greet(room: &Room, presence: &AnnouncePresence, access: Access) -> Result<Standing, End> {
+async fn greet(room: &Room, presence: &AnnouncePresence, access: Access, arrived: Instant) -> Result<Standing, End> {
     let here = presence.last_seens.iter().find(|(site, _)| *site == room.site());
     let seen = match here {
         Some((_, position)) => position.db_version,
@@ -341,7 +342,7 @@ async fn greet(room: &Room, presence: &AnnouncePresence, access: Access) -> Resu
     if access == Access::ReadOnly {
         return Ok(Standing::GoesOn);
     }
-    let standing = room.greet(presence.sender, seen).await?;
+    let standing = room.greet(presence.sender, seen, arrived).await?;
     if standing == Standing::WentBack {
         tracing::info!(seen, "this site has seen less of the room than before: asking it for everything");
     }
@@ -377,7 +378,7 @@ where
     R: Stream<Item = Result<WsMessage, WsError>> + Unpin,
 {
     let frame = CloseFrame { code: close.code().into(), reason: close.reason().into() };
-    let deadline = tokio::time::Instant::now() + CLOSE_TIMEOUT;
+    let deadline = Instant::now() + CLOSE_TIMEOUT;
     if let Ok(Ok(())) = timeout_at(deadline, sink.send(WsMessage::Close(Some(frame)))).await {
         while let Ok(received) = timeout_at(deadline, stream.next()).await {
             match received {

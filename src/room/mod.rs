@@ -381,7 +381,7 @@ impl Room {
 
     /// Takes note of how much of the room a site says that it has seen, if the room has changes of it. If that is less than before, the
     /// site's position is forgotten: it is asked for everything.
-    pub(crate) async fn greet(&self, site: wire::SiteId, seen: i64) -> Result<Standing, Error> {
+    pub(crate) async fn greet(&self, site: wire::SiteId, seen: i64, arrived: Instant) -> Result<Standing, Error> {
         if !self.is_written_here {
             return Ok(Standing::GoesOn);
         }
@@ -393,7 +393,7 @@ impl Room {
         let Some(before) = before.await?.map_err(|error| Error::engine(&self.name, error))? else {
             return Ok(Standing::GoesOn);
         };
-        let standing = self.parts.announced.note(site, seen, before);
+        let standing = self.parts.announced.note(site, seen, arrived, before);
         if standing == Standing::WentBack {
             self.queue.forget(site).await?;
         }
