@@ -84,7 +84,8 @@ impl SyncHandle {
     /// // Another day, with another schema:
     /// let Message::Changes(aside) = Message::decode(std::fs::read("/var/lib/aside/…")?.into())? else { return Ok(()) };
     /// let site = SiteId::from_bytes(*aside.sender.as_bytes());
-    /// let changeset = Changeset { site, since: Position::default(), schema_version, changes: aside.changes };
+    /// let (since, rights) = (Position::default(), Default::default());
+    /// let changeset = Changeset { site, since, schema_version, changes: aside.changes, rights, is_refused: false };
     /// rooms.apply("my-room", changeset).await?;
     /// # Ok(())
     /// # }
