@@ -207,8 +207,10 @@ where
     let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
     let mut inbound = Inbound::new(stream, &session, commands.clone());
     let mut outbound = Outbound::new(sink, &session, obeyed, seen(&session.room, &presence));
-    if standing == Standing::WentBack {
-        outbound.include_its_own(session.room.now());
+    match standing {
+        Standing::WentBack => outbound.include_its_own(session.room.now()),
+        Standing::Untold => outbound.give_it_a_position(),
+        Standing::GoesOn => {}
     }
     let receiving = async {
         let wait = hub.refusals().wait(session.room.name(), client);
@@ -344,7 +346,7 @@ async fn greet(room: &Room, presence: &AnnouncePresence, access: Access, arrived
     }
     let standing = room.greet(presence.sender, seen, arrived).await?;
     if standing == Standing::WentBack {
-        tracing::info!(seen, "this site has seen less of the room than before: asking it for everything");
+        tracing::info!(seen, "this site's database is, or may be, an earlier one: asking it for everything");
     }
     Ok(standing)
 }

@@ -387,7 +387,7 @@ impl Room {
         }
         let before = self.read(move |conn| -> crr::Result<_> {
             let has_written = crr::Crr::of(conn)?.position(engine_site(site))? > crr::Position::default();
-            Ok(has_written.then_some(announced::last(conn, site)?))
+            Ok(has_written.then_some(announced::known(conn, site)?))
         });
         // Sites of which there is nothing have nothing to lose, and may be made up.
         let Some(before) = before.await?.map_err(|error| Error::engine(&self.name, error))? else {
