@@ -36,7 +36,7 @@ const FILE: &str = ".sync-ledger";
 const BLOCK: i64 = 1_000;
 
 /// No db_version passes this: JavaScript counts no further.
-const LAST_VERSION: i64 = 1 << 53;
+pub(super) const LAST_VERSION: i64 = 1 << 53;
 
 /// How much later than it was shown a version may be in the ledger.
 const LAG: Duration = Duration::from_millis(5);
