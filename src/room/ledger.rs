@@ -11,6 +11,7 @@
 //! | behind what was shown | an earlier file |
 //! | not closed, the machine started anew, and commits not synced ([`Durability::Os`](crate::Durability::Os)) | perhaps an earlier file |
 //! | not closed, and another file is in its place | perhaps an earlier file |
+//! | not closed, and more than a block is reserved, or all that there are | perhaps an earlier file |
 //! | not closed, otherwise | the same; versions go on above what was reserved |
 //! | closed | the same |
 //!
@@ -33,6 +34,9 @@ const FILE: &str = ".sync-ledger";
 
 /// Versions that are reserved at a time: one synced commit for so many.
 const BLOCK: i64 = 1_000;
+
+/// No db_version passes this: JavaScript counts no further.
+pub(super) const LAST_VERSION: i64 = 1 << 53;
 
 /// How much later than it was shown a version may be in the ledger.
 const LAG: Duration = Duration::from_millis(5);
@@ -395,12 +399,16 @@ impl Entry {
     fn judge(&self, found: &Found) -> Finding {
         let lost_unsynced = !self.synced && self.boot != found.boot;
         let is_another_file = self.inode != found.inode;
+        // Nobody reserves more than a block. A number that is nonsense must not become the room's clock; a fork needs no versions above.
+        let can_go_on_above = self.reserved <= self.shown.saturating_add(BLOCK) && self.reserved < LAST_VERSION;
         if !self.current || found.version < self.shown || (!self.closed && (lost_unsynced || is_another_file)) {
             Finding::WentBack
-        } else if !self.closed && found.version < self.reserved {
+        } else if self.closed || found.version >= self.reserved {
+            Finding::Known
+        } else if can_go_on_above {
             Finding::Above(self.reserved)
         } else {
-            Finding::Known
+            Finding::WentBack
         }
     }
 }
@@ -481,6 +489,18 @@ mod tests {
             "only the process ended"
         );
         assert_eq!(open.judge(&Found { inode: Some(2), ..found(10) }), Finding::WentBack);
+    }
+
+    #[test]
+    fn a_reservation_that_nobody_can_have_made_or_above_which_there_are_no_versions_makes_a_fork() {
+        let open = Entry { closed: false, ..entry() };
+        assert_eq!(Entry { reserved: 1011, ..open.clone() }.judge(&found(10)), Finding::WentBack);
+        assert_eq!(Entry { reserved: i64::MAX, shown: i64::MAX, ..open.clone() }.judge(&found(10)), Finding::WentBack);
+        let last = Entry { reserved: LAST_VERSION - 1, shown: LAST_VERSION - 1001, ..open.clone() };
+        assert_eq!(last.judge(&found(LAST_VERSION - 500)), Finding::Above(LAST_VERSION - 1));
+        let past = Entry { reserved: LAST_VERSION + 500, shown: LAST_VERSION - 500, ..open };
+        assert_eq!(past.judge(&found(LAST_VERSION - 500)), Finding::WentBack);
+        assert_eq!(Entry { closed: true, ..past }.judge(&found(LAST_VERSION - 500)), Finding::Known);
     }
 
     #[test]
