@@ -1,7 +1,7 @@
 //! A load generator for servers that speak the vlcn sync protocol: this project's, the one it replaces, or any other.
 //!
 //! ```sh
-//! cargo xtask load                        # all scenarios, against the example server in its default configuration
+//! cargo xtask load                        # all scenarios, against the example server
 //! cargo xtask load ingest fanout          # some of them
 //! cargo xtask load --scale quick          # a tenth of it
 //! cargo xtask load --url ws://127.0.0.1:8080/sync --pid 4711

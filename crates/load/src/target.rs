@@ -12,6 +12,11 @@ use crate::program::Program;
 use crate::rows::{SCHEMA, SCHEMA_NAME};
 use crate::usage::Process;
 
+/// Bounds of the example server that the scenarios go beyond: all their clients come from one address, and the largest room has a
+/// writer besides its 5,000 readers.
+const ROOM_FOR_ALL: [(&str, &str); 2] =
+    [("TOWER_SQLITE_SYNC_MAX_ADDRESS_CONNECTIONS", "10000"), ("TOWER_SQLITE_SYNC_MAX_ROOM_CONNECTIONS", "10000")];
+
 /// The servers that there are to measure.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
@@ -54,6 +59,7 @@ impl Target {
         let mut command = match kind {
             Kind::Program(program) => {
                 let mut command = Command::new(program);
+                command.envs(ROOM_FOR_ALL);
                 command.args(["--listen", "127.0.0.1:0"]);
                 command.arg("--db-folder").arg(folder.path().join("dbs"));
                 command.arg("--schema-folder").arg(folder.path().join("schemas"));
