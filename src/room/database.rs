@@ -87,18 +87,28 @@ impl std::fmt::Debug for Interrupter {
 }
 
 impl WriteConnection {
-    /// Opens the database, creates it if it is missing, and loads the engine.
-    pub(crate) async fn open(room: &RoomName, location: &Location, config: &SyncConfig) -> Result<Self, Error> {
+    /// Opens the database, creates it if it is missing, and loads the engine. Whether its file `is_ours` says whether it was made just
+    /// now, so that nothing can be wrong with it.
+    pub(crate) async fn open(
+        room: &RoomName,
+        location: &Location,
+        config: &SyncConfig,
+        is_ours: bool,
+    ) -> Result<Self, Error> {
         let (busy_timeout, synchronous) = (config.busy_timeout(), config.durability().synchronous());
         let had_damaged_log = Arc::new(AtomicBool::new(false));
         let (found, file) = (had_damaged_log.clone(), location.file().map(Path::to_owned));
         let pool = pool(location, 1, move |conn| {
             // Before anything is written.
-            if let Some(file) = &file {
+            if let Some(file) = &file
+                && !is_ours
+            {
                 found.store(has_damaged_log(conn, file)?, Ordering::Relaxed);
             }
             conn.busy_timeout(busy_timeout)?;
-            refuse_foreign(conn)?;
+            if !is_ours {
+                refuse_foreign(conn)?;
+            }
             // The journal mode answers with a row; a memory database answers that it has its own.
             conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
             conn.pragma_update(None, "synchronous", synchronous)?;

@@ -22,12 +22,22 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    /// A name for the file, which nothing has yet. It starts with a dot: no room has such a name. What others have left there is removed.
+    /// As [`near`](Self::near), after [sweeping](Self::sweep).
     pub(super) fn beside(place: &Path) -> io::Result<Self> {
+        Self::sweep(place);
+        Self::near(place)
+    }
+
+    /// Removes what others have left unfinished around `place`.
+    pub(super) fn sweep(place: &Path) {
+        sweep(folder_of(place));
+    }
+
+    /// A name for the file, which nothing has yet. It starts with a dot: no room has such a name.
+    pub(super) fn near(place: &Path) -> io::Result<Self> {
         if place.file_name().is_none() {
             return Err(io::ErrorKind::InvalidFilename.into());
         }
-        sweep(folder_of(place));
         let random = getrandom::u64().map_err(io::Error::other)?;
         Ok(Self { path: place.with_file_name(format!(".{random:016x}{UNFINISHED}")), place: place.to_owned() })
     }
@@ -45,6 +55,17 @@ impl Staged {
         File::open(&self.path)?.sync_all()?;
         fs::rename(&self.path, &self.place)?;
         sync_folder(&self.place)
+    }
+
+    /// Puts the file in its place, if nothing is there. What it holds outlives a power loss from then on, if its name does: that takes
+    /// a [synced folder](sync_folder).
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AlreadyExists`] if something is there, and others where files can't be linked.
+    pub(super) fn settle_first(self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()?;
+        fs::hard_link(&self.path, &self.place)
     }
 }
 
