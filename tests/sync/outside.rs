@@ -190,7 +190,8 @@ async fn two_servers_that_fork_a_room_at_once_make_it_one_site_and_remember_thos
     let sites = "SELECT count(*), count(DISTINCT site_id) FROM crsql_sync_lineage";
     for forks in 1..=5 {
         let (first, second) = tokio::join!(one.rooms.fork("r"), two.rooms.fork("r"));
-        (first.unwrap(), second.unwrap());
+        first.unwrap();
+        second.unwrap();
         assert_eq!(one.rows("r", sites).await, [format!("{0}|{0}", 2 * forks)]);
     }
     let site = "SELECT hex(crsql_site_id()), (SELECT group_concat(b) FROM foo)";
