@@ -115,7 +115,7 @@ pub(super) enum Finding {
 impl Page {
     /// What is known of the file with that site id, which ends at `version`. Blocks.
     pub(super) fn examine(&self, site: SiteId, version: i64) -> rusqlite::Result<Finding> {
-        let entry = again_if_damaged(|| self.ledger.read(&self.file, site))?;
+        let entry = again_if_damaged(|| self.ledger.read(&self.file, site)).map_err(|error| of_the_ledger(&error))?;
         let found = Found { version, boot: boot(), inode: inode(&self.path) };
         Ok(entry.map_or(Finding::Known, |entry| entry.judge(&found)))
     }
@@ -135,7 +135,7 @@ impl Page {
             boot: boot(),
             inode: inode(&self.path),
         };
-        again_if_damaged(|| self.ledger.reserve(reservation()))?;
+        again_if_damaged(|| self.ledger.reserve(reservation())).map_err(|error| of_the_ledger(&error))?;
         self.reserved.store(reserved, Ordering::Relaxed);
         Ok(())
     }
@@ -147,7 +147,7 @@ impl Page {
 
     /// Notes that the file was closed as it should be. Blocks.
     pub(super) fn close(&self, site: SiteId, version: i64) -> rusqlite::Result<()> {
-        self.ledger.close(&self.file, site, version)
+        self.ledger.close(&self.file, site, version).map_err(|error| of_the_ledger(&error))
     }
 
     /// Says that the room is closed. The last of a folder's rooms closes the ledger's files. May block.
@@ -433,6 +433,15 @@ fn is_damaged(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
 
+/// The same failure, said of the ledger: whoever reads of it in the log would look at the room's file. That one isn't damaged.
+fn of_the_ledger(error: &rusqlite::Error) -> rusqlite::Error {
+    let code = match error.sqlite_error() {
+        Some(code) if !is_damaged(error) => *code,
+        _ => rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
+    };
+    rusqlite::Error::SqliteFailure(code, Some(format!("the ledger beside it, {FILE}: {error}")))
+}
+
 /// The same failure for one more who waited for it.
 fn shared(error: &rusqlite::Error) -> rusqlite::Error {
     match error {
@@ -610,7 +619,8 @@ mod tests {
         std::fs::create_dir(folder.path().join(FILE)).unwrap();
         let ledgers = Ledgers::default();
         let page = ledgers.page(&folder.path().join("r"), Durability::Full);
-        assert!(page.reserve(A, 5).is_err());
-        assert!(page.reserve(A, 5).is_err());
+        for failed in [page.reserve(A, 5), page.reserve(A, 5), page.examine(A, 5).map(drop)] {
+            assert!(failed.unwrap_err().to_string().starts_with("the ledger beside it, .sync-ledger: "));
+        }
     }
 }

@@ -39,6 +39,7 @@ impl Registry {
             Home::Memory => return Err(Error::NoFile { room: name.clone() }),
             Home::Replica { .. } => return Err(Error::NotPrimary { room: name.clone() }),
         };
+        let path = blocking(move || Ok(staged::resolved(&path))).await?;
         let timeout = self.config().busy_timeout();
         let staged = {
             let (name, path) = (name.clone(), path.clone());

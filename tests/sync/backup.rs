@@ -368,6 +368,34 @@ async fn a_room_whose_file_another_process_has_open_stays_what_it_is() {
     assert_eq!(server.rows("r", ROWS).await, ["1|'x'"]);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_room_whose_file_is_a_link_is_restored_where_it_really_is_and_so_is_a_backup_written() {
+    let server = Server::start().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (real, link) = (elsewhere.path().join("real"), server.file("r"));
+    Client::join(&server, "r", 1).await;
+    server.write("r", "INSERT INTO foo VALUES (1, 'x')").await;
+    server.rooms.backup("r", &real).await.unwrap();
+    server.rooms.shutdown().await;
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let backup = path(&server, "backup");
+    std::os::unix::fs::symlink(elsewhere.path().join("backup"), &backup).unwrap();
+    fs::write(elsewhere.path().join("backup"), "the one before").unwrap();
+
+    let server = server.restart().await;
+    server.rooms.backup("r", &backup).await.unwrap();
+    server.write("r", "INSERT INTO foo VALUES (2, 'y')").await;
+    let in_use = server.rooms.backup("r", elsewhere.path().join("real")).await.unwrap_err();
+    assert!(in_use.to_string().contains("in use"), "{in_use}");
+    server.rooms.restore("r", &backup).await.unwrap();
+    assert_eq!(server.rows("r", ROWS).await, ["1|'x'"]);
+    server.rooms.shutdown().await;
+    assert!(link.is_symlink() && backup.is_symlink());
+    assert_eq!(names(elsewhere.path()), ["backup", "real"]);
+}
+
 #[tokio::test]
 async fn what_is_restored_or_forked_is_so_although_nobody_waits_for_it_any_more() {
     let server = Server::start().await;
