@@ -9,6 +9,8 @@
 //! token, or another session, comes back with it.
 
 use std::collections::HashMap;
+use std::error::Error;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -28,8 +30,18 @@ use tower_sqlite_sync::{
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let tokens = Tokens::new();
     let sessions = Sessions::default();
 
@@ -46,14 +58,17 @@ async fn main() -> std::io::Result<()> {
         .with_state(Accounts { tokens, sessions, rooms: rooms.clone() });
 
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-    let listener = TcpListener::bind(address).await?;
+    let listener = TcpListener::bind(&address)
+        .await
+        .map_err(|error| format!("can't listen on {address}: {error}; give another address as the argument"))?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
             tokio::signal::ctrl_c().await.ok();
             rooms.shutdown().await;
         })
-        .await
+        .await?;
+    Ok(())
 }
 
 /// The rule, whichever way a user came. Nobody, `None`, is a guest.

@@ -3,6 +3,8 @@
 //! `cargo run --example hyper`, or with another address than 127.0.0.1:8080 as its argument.
 
 use std::convert::Infallible;
+use std::error::Error;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,14 +27,26 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let sync = SyncLayer::new(SyncConfig::default());
     let rooms = sync.handle();
     let service = sync.layer(service_fn(pages));
 
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-    let listener = TcpListener::bind(address).await?;
+    let listener = TcpListener::bind(&address)
+        .await
+        .map_err(|error| format!("can't listen on {address}: {error}; give another address as the argument"))?;
     println!("listening on http://{}", listener.local_addr()?);
     loop {
         tokio::select! {

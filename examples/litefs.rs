@@ -5,11 +5,13 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use axum::Router;
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use clap::Parser;
+use clap::builder::NonEmptyStringValueParser;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tower_sqlite_sync::{AuthRequest, Denied, Grant, LiteFs, LiteFsConfig, LiteFsSecret, SyncConfig, SyncLayer};
@@ -34,15 +36,15 @@ struct Args {
     schema_folder: PathBuf,
 
     /// What all nodes know and nobody else, 16 bytes or more.
-    #[arg(long, env = "CLUSTER_SECRET", hide_env_values = true)]
+    #[arg(long, env = "CLUSTER_SECRET", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     secret: String,
 
     /// The Fly.io app in whose private network the nodes find each other by their ids.
-    #[arg(long, env = "FLY_APP_NAME", value_name = "NAME")]
+    #[arg(long, env = "FLY_APP_NAME", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     app_name: Option<String>,
 
     /// Clients with this `authToken` may write and others only read. Without it, all may write.
-    #[arg(long, env = "WRITE_TOKEN", hide_env_values = true)]
+    #[arg(long, env = "WRITE_TOKEN", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     write_token: Option<String>,
 
     /// A JSON or TOML file with settings of `SyncConfig` under `sync` and of `LiteFsConfig` under `litefs`.
@@ -59,12 +61,21 @@ struct Settings {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .init();
-    let args = Args::parse();
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let Settings { sync, litefs } = settings(&args)?;
 
     let litefs = LiteFs::start(&args.folder, litefs).await?;
@@ -76,12 +87,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         });
     }
     let rooms = layer.handle();
-    let forwards = TcpListener::bind(&args.forwards).await?;
+    let forwards = TcpListener::bind(&args.forwards).await.map_err(|error| {
+        format!("can't listen on {}: {error}; choose another address with --forwards", args.forwards)
+    })?;
     println!("taking writes of other nodes on {}", forwards.local_addr()?);
     litefs.join_on(rooms.clone(), forwards);
     let app = Router::new().route("/", get(async || "hello")).layer(layer);
 
-    let listener = TcpListener::bind(args.listen).await?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .map_err(|error| format!("can't listen on {}: {error}; choose another address with --listen", args.listen))?;
     println!("listening on http://{}", listener.local_addr()?);
     // Changes are small and urgent: they don't wait for more to fill a packet.
     let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
@@ -102,7 +117,8 @@ fn settings(args: &Args) -> Result<Settings, Box<dyn Error>> {
         sources = sources.add_source(config::File::from(file.as_path()));
     }
     let mut settings: Settings = sources.build()?.try_deserialize()?;
-    settings.litefs = settings.litefs.with_secret(LiteFsSecret::new(&args.secret)?);
+    settings.litefs =
+        settings.litefs.with_secret(LiteFsSecret::new(&args.secret).map_err(|error| format!("--secret: {error}"))?);
     if let Some(app) = &args.app_name {
         settings.litefs = settings.litefs.with_app_name(app);
     }

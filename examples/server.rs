@@ -6,17 +6,31 @@
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
-use axum::serve::ListenerExt;
+use axum::{Extension, Router};
 use clap::Parser;
+use clap::builder::NonEmptyStringValueParser;
 use http::request::Parts;
-use tokio::sync::{oneshot, watch};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower_sqlite_sync::{AuthRequest, Denied, Grant, PathPattern, SyncConfig, SyncLayer};
+
+/// How long a client may take for the head of a request. Sessions have time limits of their own.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections that are no sessions, or not yet. Further ones wait in the system's queue.
+const MAX_ASKING: usize = 1024;
 
 /// How long requests may go on once all rooms are closed.
 const REQUESTS_GRACE: Duration = Duration::from_secs(5);
@@ -49,7 +63,7 @@ struct Args {
     path: Option<PathPattern>,
 
     /// Let in only clients with this `authToken`.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     token: Option<String>,
 
     /// Before clients are let in, make this room another site to them, because its file is an earlier one than they knew: a backup
@@ -104,19 +118,17 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     for room in &args.fork {
         rooms.fork(room).await.map_err(|error| format!("--fork {room}: {error}"))?;
     }
-    let app =
-        Router::new().route("/", get(async || "This is a sync server; its log says how to connect.\n")).layer(layer);
+    let app = Router::new()
+        .route("/", get(async || "This is a sync server; what it prints at its start says how to connect.\n"))
+        .layer(layer);
 
-    let listener = tokio::net::TcpListener::bind(args.listen)
+    let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|error| format!("can't listen on {}: {error}; choose another address with --listen", args.listen))?;
     introduce(listener.local_addr()?, &config);
-    // Changes are small and urgent: they don't wait for more to fill a packet.
-    let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
     let (closed, rooms_closed) = oneshot::channel();
     let last_stop = stop.clone();
-    let app = app.into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
+    let serving = serve(listener, app, async move {
         stop.changed().await.ok();
         tracing::info!("shutting down");
         tokio::select! {
@@ -126,11 +138,65 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         closed.send(()).ok();
     });
     tokio::select! {
-        served = serving.into_future() => served?,
+        () = serving => {}
         () = overtime(rooms_closed, last_stop) => tracing::warn!("requests that didn't end in time are cut off"),
     }
     tracing::info!("bye");
     Ok(())
+}
+
+/// As `axum::serve` does, in HTTP/1.1, but with limits for those who connect and ask for nothing. Takes connections until `closing` is
+/// over, and then waits for those that are there.
+async fn serve(listener: TcpListener, app: Router, closing: impl Future<Output = ()>) {
+    let places = Arc::new(Semaphore::new(MAX_ASKING));
+    let (connections, closed) = (TaskTracker::new(), CancellationToken::new());
+    let accept_all = async {
+        while let Ok(place) = places.clone().acquire_owned().await {
+            match listener.accept().await {
+                Ok((socket, peer)) => {
+                    let connection = converse(socket, app.clone().layer(Extension(ConnectInfo(peer))), closed.clone());
+                    connections.spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::error!(%error, "can't take a connection");
+                    // Most likely too many files are open. Some will be closed.
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accept_all => {}
+        () = closing => {}
+    }
+    drop(listener);
+    closed.cancel();
+    connections.close();
+    connections.wait().await;
+}
+
+/// Serves one connection, until it ends or becomes a WebSocket. Once all is closed, it may only end the request that it is in.
+async fn converse(socket: TcpStream, app: Router, closed: CancellationToken) {
+    // Changes are small and urgent: they don't wait for more to fill a packet.
+    socket.set_nodelay(true).ok();
+    let mut server = http1::Builder::new();
+    // hyper has no time limits without a timer.
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let connection = server.serve_connection(TokioIo::new(socket), TowerToHyperService::new(app)).with_upgrades();
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = closed.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "connection broken");
+    }
 }
 
 /// The other end of the connection.
@@ -165,7 +231,8 @@ fn settings(args: &Args) -> Result<SyncConfig, Box<dyn Error>> {
         sources = sources.add_source(config::File::from(file.as_path()));
     }
     let environment = config::Environment::with_prefix("TOWER_SQLITE_SYNC").prefix_separator("_").try_parsing(true);
-    let mut config: SyncConfig = sources.add_source(environment).build()?.try_deserialize()?;
+    // A variable without a value, as service managers make of what isn't filled in, is none: an empty `path` would match every path.
+    let mut config: SyncConfig = sources.add_source(environment.ignore_empty(true)).build()?.try_deserialize()?;
     if let Some(folder) = &args.db_folder {
         config = config.with_db_folder(folder);
     }
@@ -183,7 +250,8 @@ fn settings(args: &Args) -> Result<SyncConfig, Box<dyn Error>> {
 
 /// A room takes about five file descriptors and a connection one; the usual soft limit of 1,024 is soon met.
 fn raise_file_limit(config: &SyncConfig) {
-    let wanted = config.max_rooms().saturating_mul(5).saturating_add(config.max_connections()).saturating_add(64);
+    let connections = config.max_connections().saturating_add(MAX_ASKING);
+    let wanted = config.max_rooms().saturating_mul(5).saturating_add(connections).saturating_add(64);
     let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) if limit >= wanted => {}

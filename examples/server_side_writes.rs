@@ -3,6 +3,7 @@
 //! `cargo run --example server_side_writes`, or with another address than 127.0.0.1:8080 as its argument. Clients of the room `news` see
 //! two rows live: `clock`, which changes every second, and `clients`, which counts what they wrote.
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -20,8 +21,18 @@ const PUT: &str = "INSERT INTO todo (id, title) VALUES (?1, ?2) ON CONFLICT (id)
 const MAX_UNCOUNTED: usize = 1024;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let (seen, uncounted) = mpsc::channel(MAX_UNCOUNTED);
     let sync = SyncLayer::new(SyncConfig::default()).on_applied(move |applied| {
         let AppliedChangeset { room, site, changes, db_version, .. } = applied;
@@ -37,7 +48,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let app = Router::new().route("/", get(async || "hello")).layer(sync);
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-    let listener = TcpListener::bind(address).await?;
+    let listener = TcpListener::bind(&address)
+        .await
+        .map_err(|error| format!("can't listen on {address}: {error}; give another address as the argument"))?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {

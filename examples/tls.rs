@@ -4,6 +4,7 @@
 //! chain and its key, in PEM. Without these it makes a certificate for localhost and leaves it in `cert.pem`, for clients to trust.
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +29,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let sync = SyncLayer::new(SyncConfig::default());
     let rooms = sync.handle();
     let app = Router::new().route("/", get(async || "hello")).layer(sync);
@@ -42,7 +53,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let tls = TlsAcceptor::from(Arc::new(tls_config(certificates, key)?));
 
-    let listener = TcpListener::bind(address).await?;
+    let listener = TcpListener::bind(&address)
+        .await
+        .map_err(|error| format!("can't listen on {address}: {error}; give another address as the argument"))?;
     println!("listening on https://{}", listener.local_addr()?);
     loop {
         tokio::select! {
@@ -104,13 +117,17 @@ fn tls_config(
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn read_certificates(certificates: &str, key: &str) -> Result<Identity, Box<dyn Error>> {
-    let certificates = CertificateDer::pem_file_iter(certificates)?.collect::<Result<_, _>>()?;
-    Ok((certificates, PrivateKeyDer::from_pem_file(key)?))
+    let unreadable =
+        |file, error| format!("{file} can't be read: {error}; give the PEM files of a certificate chain and its key");
+    let chain = CertificateDer::pem_file_iter(certificates).and_then(Iterator::collect);
+    let chain: Vec<_> = chain.map_err(|error| unreadable(certificates, error))?;
+    Ok((chain, PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, error))?))
 }
 
 fn make_certificate() -> Result<Identity, Box<dyn Error>> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
-    std::fs::write("cert.pem", made.cert.pem())?;
+    std::fs::write("cert.pem", made.cert.pem())
+        .map_err(|error| format!("can't write cert.pem: {error}; start in a folder of yours, or give a certificate"))?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
     Ok((vec![made.cert.der().clone()], key))
 }

@@ -10,7 +10,8 @@ impl SyncHandle {
     ///
     /// The file is a room like any other: [`restore`](Self::restore) takes it, and so does every program that reads SQLite files. It
     /// comes to its place whole, and synced; one that is there already is replaced at once. If the disk is full or the process
-    /// dies, what was there stays. (A crash may leave a file behind whose name starts with a dot and ends with `.partial`.)
+    /// dies, what was there stays. (A crash may leave a file behind whose name starts with a dot and ends with `.partial`. After an
+    /// hour, the next backup or restore into that folder removes it.)
     ///
     /// Rooms in memory and [copies of rooms](crate::Home::Replica) can be backed up as well. Reading takes as long as the disk takes.
     ///

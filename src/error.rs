@@ -251,7 +251,7 @@ impl Error {
             }
             Self::TooManyRooms { .. } | Self::OpenedTooFast | Self::Busy { .. } => Close::try_again(&self.to_string()),
             Self::NotPrimary { .. } | Self::PrimaryUnavailable { .. } => {
-                Close::try_again("the room's primary can't be reached: try again later")
+                Close::try_again("the room's primary can't be reached, or the copy here is late: try again later")
             }
             Self::RefusedByPrimary { refusal, .. } => Close::as_the_primary(refusal),
             Self::GoingAway => Close::going_away(),

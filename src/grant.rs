@@ -40,6 +40,9 @@ impl Grant {
     }
 
     /// Receives the room's changes; what it sends is dropped.
+    ///
+    /// Like any client, it may be the one for whom a room is created, or migrated to the version of its schema that the schema folder has:
+    /// which version that is, nobody but the operator decides. Rooms that only the server writes have no other clients.
     #[must_use]
     pub fn read_only() -> Self {
         Self { access: Access::ReadOnly, ..Self::read_write() }

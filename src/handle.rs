@@ -187,16 +187,19 @@ impl SyncHandle {
     /// file; nobody downloads again what it has. Without this, clients that have seen later db_versions than the file has would
     /// miss what is written under the same ones.
     ///
-    /// [`restore`](Self::restore) does all of that for a file that is put back. By hand: replace the file while the room is closed (the server is stopped, or nobody is connected and `room_idle` has passed), remove
-    /// what SQLite may have left beside the former one (`-wal`, `-shm`: it would take them for the new one's), and call this
-    /// before the first client connects. The example server does so for each `--fork ROOM`. A file that is replaced while its room
+    /// [`restore`](Self::restore) does all of that for a file that is put back. By hand: replace the file while the room is closed (the
+    /// server is stopped, or nobody is connected and `room_idle` has passed), remove what SQLite may have left beside the former one
+    /// (`-wal`, `-shm`: it would take them for the new one's), and call this before the first client connects. The example server does so for each `--fork ROOM`. A file that is replaced while its room
     /// is open is noticed, and the room forks by itself.
     ///
     /// # Errors
     ///
     /// [`Error::NoSuchRoom`], [`Error::NoFile`] if the room lives in memory, or a failure to open the room.
     pub async fn fork(&self, room: &str) -> Result<(), Error> {
-        self.hub.rooms().fork(&self.name(room)?).await
+        let (rooms, room) = (self.hub.rooms().clone(), self.name(room)?);
+        // Not to be left half-way, whether or not somebody still waits for it.
+        let forking = tokio::spawn(async move { rooms.fork(&room).await });
+        forking.await.unwrap_or(Err(Error::GoingAway))
     }
 
     /// The rooms that are open now. Rooms without clients are closed after a while; their files stay.

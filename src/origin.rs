@@ -4,6 +4,7 @@
 //! preflights and the blocked answers of `fetch`. But it says in `Origin` where the page comes from, and pages can't change that
 //! (RFC 6455 §10.2).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,6 +12,9 @@ use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, Uri};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The longest name of a host (RFC 1035 §2.3.4).
+const LONGEST_HOST: usize = 253;
 
 /// The pages that may open a session. Clients that are no pages send no `Origin`, and are always let in as far as this goes.
 ///
@@ -41,22 +45,44 @@ pub enum Origins {
 
 impl Origins {
     /// Whether a request may open a session, as far as the page goes that sent it.
-    pub(crate) fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
+    ///
+    /// # Errors
+    ///
+    /// Why not, and what to do about it.
+    pub(crate) fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Cow<'static, str>> {
         let mut origins = headers.get_all(ORIGIN).iter();
         let Some(origin) = origins.next() else { return Ok(()) };
         let origin = match origins.next() {
             None => origin.to_str().ok().and_then(|origin| origin.parse::<Origin>().ok()),
             Some(_) => None,
         };
+        let server = || host(uri, headers);
         let admitted = match self {
             Self::Any => return Ok(()),
-            Self::SameHost => origin.as_ref().and_then(Origin::host).is_some_and(|page| {
-                host(uri, headers).is_some_and(|server| server.host().eq_ignore_ascii_case(page.host()))
-            }),
-            Self::Listed(origins) => origin.is_some_and(|origin| origins.contains(&origin)),
+            Self::SameHost => origin
+                .as_ref()
+                .and_then(Origin::host)
+                .is_some_and(|page| server().is_some_and(|server| server.host().eq_ignore_ascii_case(page.host()))),
+            Self::Listed(origins) => origin.as_ref().is_some_and(|origin| origins.contains(origin)),
         };
-        let refusal = "pages of this origin may not connect: the server's setting `origins` says which may";
-        admitted.then_some(()).ok_or(refusal)
+        if admitted { Ok(()) } else { Err(self.refusal(origin.as_ref(), server().as_ref())) }
+    }
+
+    /// What a developer reads whose page is refused. Often it is one of `localhost` and the server the other, `127.0.0.1`.
+    fn refusal(&self, origin: Option<&Origin>, server: Option<&Authority>) -> Cow<'static, str> {
+        match (self, origin, server) {
+            (Self::SameHost, Some(Origin(Some(page))), Some(server))
+                if [page.authority.host(), server.host()].iter().all(|host| host.len() <= LONGEST_HOST) =>
+            {
+                let (from, to) = (page.authority.host(), server.host());
+                format!(
+                    "pages of the host {from} may not connect to the host {to}: use the same name for both, or list the page's \
+                     origin in the server's setting `origins`"
+                )
+                .into()
+            }
+            _ => "pages of this origin may not connect: the server's setting `origins` says which may".into(),
+        }
     }
 }
 
@@ -228,6 +254,25 @@ mod tests {
             ("https://\u{e9}", "\u{e9}"),
         ] {
             assert!(!same(origin, host), "{origin} {host}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_host_is_told_which_both_are() {
+        let refusal = |origins: &Origins, origin: &str| {
+            let headers =
+                [(ORIGIN, origin), (HOST, "127.0.0.1:8080")].map(|(name, value)| (name, value.parse().unwrap()));
+            origins.admit(&"/sync".parse().unwrap(), &HeaderMap::from_iter(headers)).unwrap_err()
+        };
+        let told = refusal(&Origins::SameHost, "http://localhost:5173");
+        assert!(told.contains("host localhost may not connect to the host 127.0.0.1"), "{told}");
+        for (origins, origin) in [
+            (Origins::SameHost, "null".to_owned()),
+            (Origins::SameHost, format!("http://{}", "a".repeat(LONGEST_HOST + 1))),
+            (Origins::Listed(Vec::new()), "http://localhost:5173".to_owned()),
+        ] {
+            let told = refusal(&origins, &origin);
+            assert!(told.starts_with("pages of this origin may not connect"), "{told}");
         }
     }
 

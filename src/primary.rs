@@ -32,9 +32,9 @@ pub trait Primary: fmt::Debug + Send + Sync + 'static {
     fn changed(&self, room: &RoomName) -> watch::Receiver<u64>;
 }
 
-/// The primary can't be asked now. It is asked again, for a while.
+/// The primary can't be asked now, or what it has done didn't come here. It is asked again, for a while.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the primary can't be reached: {reason}")]
+#[error("the primary was waited for in vain: {reason}")]
 pub struct PrimaryUnavailable {
     /// Why, for the log. Clients are only told to come back later.
     pub reason: String,

@@ -70,7 +70,7 @@ impl Entrance {
                 debug!(reason = rejection.reason(), "handshake refused");
             })?;
         self.hub.config().origins().admit(&head.uri, &head.headers).map_err(|reason| {
-            info!("handshake of a page refused: its origin is none of `origins`");
+            info!(%reason, "handshake of a page refused");
             Rejection::new(StatusCode::FORBIDDEN, reason)
         })?;
         let room = self.room(&room)?;

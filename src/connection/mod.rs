@@ -179,8 +179,10 @@ where
     let _connected = session.room.connected();
     let mut inbound = Inbound::new(stream, &session);
     let mut outbound = Outbound::new(sink, &session, begin);
-    if standing == Standing::WentBack {
-        outbound.include_its_own(session.room.now());
+    match standing {
+        Standing::WentBack => outbound.include_its_own(session.room.now()),
+        Standing::Untold => outbound.give_it_a_position(),
+        Standing::GoesOn => {}
     }
     let receiving = async {
         match Box::pin(ask(&session, &mut inbound, start, brings_back)).await {
@@ -391,7 +393,7 @@ async fn greet(room: &Room, presence: &AnnouncePresence, access: Access, arrived
     }
     let standing = room.greet(presence.sender, seen, arrived).await?;
     if standing == Standing::WentBack {
-        tracing::info!(seen, "this site has seen less of the room than before: asking it for everything");
+        tracing::info!(seen, "this site's database is, or may be, an earlier one: asking it for everything");
     }
     Ok(standing)
 }

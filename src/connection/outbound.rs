@@ -46,6 +46,8 @@ pub(super) struct Outbound<'a, S> {
     cursor: Cursor,
     /// Up to this db_version the client is sent also what it wrote itself.
     own_upto: i64,
+    /// The client was never sent anything, and has written.
+    untold: bool,
     timers: Timers,
     rewinds: Backoff<Position>,
     /// What comes next has so many bytes, and waits until they may be under way.
@@ -117,6 +119,7 @@ where
             begin,
             cursor: begin,
             own_upto: 0,
+            untold: false,
             timers: Timers::new(session.config),
             rewinds: Backoff::new(REWIND_DELAYS.0, REWIND_DELAYS.1),
             large: None,
@@ -126,6 +129,12 @@ where
     /// Has the client sent also what it wrote itself, up to this db_version, because it may have lost it.
     pub(super) fn include_its_own(&mut self, upto: i64) {
         self.own_upto = upto;
+    }
+
+    /// Has the client sent a change of its own, should there be no other: it takes a position from it, which falls if its database
+    /// goes back.
+    pub(super) fn give_it_a_position(&mut self) {
+        self.untold = true;
     }
 
     /// Whose changes the client isn't sent next.
@@ -166,6 +175,7 @@ where
                 break;
             }
             match self.session.room.pull(self.cursor.read) {
+                Pull::UpToDate if self.untold => Box::pin(self.send_the_last_change()).await?,
                 Pull::UpToDate => break,
                 Pull::Frames(frames) => {
                     let bytes = frames.iter().map(|frame| frame.byte_len()).sum();
@@ -224,6 +234,23 @@ where
             self.timers.pause(self.session.config.notify_interval());
         }
         self.cursor.read = frames.last().map_or(self.cursor.read, |frame| frame.upto);
+        Ok(())
+    }
+
+    async fn send_the_last_change(&mut self) -> Result<(), End> {
+        self.untold = false;
+        let Session { room, config, .. } = self.session;
+        let (upto, max_bytes) = (self.cursor.read, config.max_frame_bytes());
+        if self.cursor.sent > Position::START || upto == 0 {
+            return Ok(());
+        }
+        let frame = room.read_frame(upto.saturating_sub(1), upto, None, max_bytes).await?;
+        if frame.byte_len() <= max_bytes
+            && let Some(selection) = frame.last()
+        {
+            self.send_changes(&selection).await?;
+            self.cursor.sent = Position::at(selection.last_version());
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -82,6 +83,8 @@ struct Node {
     positions: PositionWatch,
     link: PrimaryLink,
     standing: watch::Sender<Standing>,
+    /// Whether it was logged that LiteFS doesn't know a room here.
+    missed: AtomicBool,
 }
 
 /// What the node is, as its rooms are opened: changes just before they are closed.
@@ -109,6 +112,7 @@ impl LiteFs {
             positions: PositionWatch::start(&folder),
             link: PrimaryLink::new(secret.clone(), config.clone()),
             standing: watch::Sender::new(standing),
+            missed: AtomicBool::new(false),
             folder,
             secret,
             config,
@@ -270,7 +274,18 @@ impl Node {
     async fn txid(&self, room: &str) -> TxId {
         let Ok(name) = RoomName::parse_wide(room) else { return TxId(0) };
         match position::read(&self.folder, &name).await {
-            Ok(txid) => txid.unwrap_or(TxId(0)),
+            Ok(Some(txid)) => txid,
+            Ok(None) => {
+                if !self.missed.swap(true, Ordering::Relaxed) {
+                    let file = position::path(&self.folder, &name);
+                    tracing::warn!(
+                        room = %name, missing = %file.display(),
+                        "LiteFS has no position of a room that is written here: if it comes to no other node, this folder is not the one \
+                         which LiteFS mounts (said once)"
+                    );
+                }
+                TxId(0)
+            }
             Err(error) => {
                 tracing::warn!(%error, "replicas can't be told how far to wait");
                 TxId(0)

@@ -58,8 +58,26 @@ impl FromStr for Position {
 pub(crate) enum PositionError {
     #[error("the position of room {room} can't be read: {source}")]
     Unreadable { room: RoomName, source: io::Error },
-    #[error("the copy of room {room} did not come to transaction {wanted} in time: is the replica connected?")]
-    Late { room: RoomName, wanted: TxId },
+    #[error("{}", late(room, *wanted, *here))]
+    Late { room: RoomName, wanted: TxId, here: Option<TxId> },
+}
+
+/// What is missing of a copy, and where to look.
+fn late(room: &RoomName, wanted: TxId, here: Option<TxId>) -> String {
+    match here {
+        Some(here) => format!(
+            "the copy of room {room} here is at transaction {here} and did not come to {wanted} in time: is LiteFS on this node \
+             connected to that of the primary?"
+        ),
+        None if wanted == TxId(0) => format!(
+            "room {room} did not come here, and {room}-pos is missing in the primary's folder too: is that the folder which LiteFS \
+             mounts there?"
+        ),
+        None => format!(
+            "room {room}, which the primary has up to transaction {wanted}, did not come here in time ({room}-pos is missing): is \
+             LiteFS on this node connected to that of the primary, and is this the folder which it mounts?"
+        ),
+    }
 }
 
 /// The last transaction of `room` in `folder`. `None` if LiteFS doesn't have the room here yet.
@@ -85,14 +103,18 @@ pub(crate) async fn wait_for(
     wanted: TxId,
     deadline: Instant,
 ) -> Result<(), PositionError> {
+    let mut here = None;
     let reached = async {
-        while read(folder, room).await?.is_none_or(|txid| txid < wanted) {
+        loop {
+            here = read(folder, room).await?;
+            if here.is_some_and(|txid| txid >= wanted) {
+                return Ok(());
+            }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
-        Ok(())
     };
-    let late = |_| Err(PositionError::Late { room: room.clone(), wanted });
-    tokio::time::timeout_at(deadline, reached).await.unwrap_or_else(late)
+    let reached = tokio::time::timeout_at(deadline, reached).await;
+    reached.unwrap_or_else(|_| Err(PositionError::Late { room: room.clone(), wanted, here }))
 }
 
 /// The position file of `room`.
@@ -183,11 +205,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_wait_ends_at_its_deadline() {
+    async fn the_wait_ends_at_its_deadline_and_says_what_is_missing() {
         let folder = TempDir::new().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let error = wait_for(folder.path(), &room(), TxId(5), deadline).await.unwrap_err();
-        assert!(error.to_string().contains("room a did not come to transaction 0000000000000005"), "{error}");
-        assert!(Instant::now() >= deadline);
+        let wait = async |wanted: u64| {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let error = wait_for(folder.path(), &room(), TxId(wanted), deadline).await.unwrap_err();
+            assert!(Instant::now() >= deadline);
+            error.to_string()
+        };
+        let error = wait(5).await;
+        assert!(
+            error.contains("room a, which the primary has up to transaction 0000000000000005, did not come"),
+            "{error}"
+        );
+        let error = wait(0).await;
+        assert!(error.contains("a-pos is missing in the primary's folder too"), "{error}");
+        put(&folder.path().join("a-pos"), "0000000000000003/0");
+        let error = wait(5).await;
+        assert!(error.contains("is at transaction 0000000000000003 and did not come to 0000000000000005"), "{error}");
     }
 }

@@ -46,6 +46,7 @@ pub(super) fn open_to_read(path: &Path, busy_timeout: Duration) -> rusqlite::Res
 
 fn back_up(room: &RoomName, from: &Connection, file: Option<&Path>, to: &Path) -> Result<(), Error> {
     let io = |action| move |source| Error::Io { room: room.clone(), action, source };
+    let to = &staged::resolved(to);
     // Its log would be taken for that of the backup, and whoever has it open would write into nowhere.
     let in_use = |suffix| staged::beside(to, suffix).exists();
     if file.is_some_and(|file| is_same_file(file, to)) || in_use("-wal") || in_use("-journal") {

@@ -17,7 +17,7 @@ use super::frame::Frame;
 use super::lineage::Lineage;
 use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome, Queued};
-use super::{Origin, Parts, RoomName, Surroundings, migration, sites};
+use super::{Origin, Parts, RoomName, Surroundings, announced, migration, sites};
 use crate::Durability;
 use crate::applied::{AppliedChangeset, Observer};
 use crate::config::SyncConfig;
@@ -288,9 +288,9 @@ impl Commit {
             .map(|changeset| merge_one(&self.room, &tx, &mut merge, changeset, manner))
             .collect::<crr::Result<Vec<_>>>()?;
         if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied(_))) {
-            let announced = self.parts.announced.write(&tx)?;
+            let written = self.parts.announced.write(&tx)?;
             let now = last_version(tx)?;
-            self.parts.announced.written(&announced);
+            self.parts.announced.written(&written);
             if self.committed(conn, now).is_err() {
                 let replaced = || Outcome::Failed(Error::FileReplaced { room: self.room.clone() });
                 return Ok(std::iter::repeat_with(replaced).take(changesets.len()).collect());
@@ -382,9 +382,10 @@ impl Commit {
         let forget = |conn: &mut Connection| -> crr::Result<()> {
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             Crr::of(&tx)?.forget_position(convert::engine_site(site))?;
-            let announced = self.parts.announced.write(&tx)?;
+            announced::begin_again(&tx, site)?;
+            let written = self.parts.announced.write(&tx)?;
             tx.commit()?;
-            self.parts.announced.written(&announced);
+            self.parts.announced.written(&written);
             Ok(())
         };
         forget(conn).map_err(|error| Error::engine(&self.room, error))
@@ -442,6 +443,11 @@ fn merge_one(
     let overrules = manner == Manner::Overrule || changeset.is_refused;
     let changes = changeset.changes.iter().map(|change| convert::incoming(change, sender));
     let merged = merge_within(rights, merge, changes, overrules)?;
+    if overrules {
+        announced::never_ask_again(tx, changeset.sender)?;
+    } else {
+        announced::count(tx, changeset.sender, position == crr::Position::default(), changeset.changes.len())?;
+    }
     let end = changeset.changes.iter().map(|change| change.db_version).max().unwrap_or(position.db_version);
     let position = position.max(crr::Position { db_version: end, seq: 0 });
     crr.set_position(sender, position)?;

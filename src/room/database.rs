@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_sqlite::{Config, Hook, HookError, InteractError, Object, Pool, PoolError, Runtime};
-use rusqlite::{Connection, InterruptHandle};
+use rusqlite::{Connection, InterruptHandle, OptionalExtension};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -87,18 +87,28 @@ impl std::fmt::Debug for Interrupter {
 }
 
 impl WriteConnection {
-    /// Opens the database, creates it if it is missing, and loads the engine.
-    pub(crate) async fn open(room: &RoomName, location: &Location, config: &SyncConfig) -> Result<Self, Error> {
+    /// Opens the database, creates it if it is missing, and loads the engine. Whether its file `is_ours` says whether it was made just
+    /// now, so that nothing can be wrong with it.
+    pub(crate) async fn open(
+        room: &RoomName,
+        location: &Location,
+        config: &SyncConfig,
+        is_ours: bool,
+    ) -> Result<Self, Error> {
         let (busy_timeout, synchronous) = (config.busy_timeout(), config.durability().synchronous());
         let had_damaged_log = Arc::new(AtomicBool::new(false));
         let (found, file) = (had_damaged_log.clone(), location.file().map(Path::to_owned));
         let pool = pool(location, 1, move |conn| {
             // Before anything is written.
-            if let Some(file) = &file {
+            if let Some(file) = &file
+                && !is_ours
+            {
                 found.store(has_damaged_log(conn, file)?, Ordering::Relaxed);
             }
             conn.busy_timeout(busy_timeout)?;
-            refuse_foreign(conn)?;
+            if !is_ours {
+                refuse_foreign(conn)?;
+            }
             // The journal mode answers with a row; a memory database answers that it has its own.
             conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
             conn.pragma_update(None, "synchronous", synchronous)?;
@@ -178,16 +188,33 @@ fn has_damaged_log(conn: &Connection, file: &Path) -> rusqlite::Result<bool> {
     }
 }
 
-/// A file of another application must not become a room by the accident of its name.
+/// Finds what goes by the name of a table of the engine's or of ours and is something else, or has a trigger. (SQLite's `CREATE TABLE IF
+/// NOT EXISTS` is content with it.)
+const IMPOSTOR: &str = r"
+    WITH systems (name) AS (
+        SELECT name FROM sqlite_schema WHERE name IN ('crsql_master', 'crsql_site_id', 'crsql_tracked_peers')
+            OR name LIKE 'crsql\_sync\_%' ESCAPE '\' OR name LIKE '%\_\_crsql\_clock' ESCAPE '\' OR name LIKE '%\_\_crsql\_pks' ESCAPE '\'
+    )
+    SELECT type || ' ' || name FROM sqlite_schema
+    WHERE (name IN systems AND (type = 'view' OR rootpage = 0 OR (type = 'index' AND tbl_name NOT IN systems)))
+        OR (type = 'trigger' AND tbl_name IN systems)
+        OR (name = 'crsql_changes')
+    LIMIT 1";
+
+/// A file of another application must not become a room by the accident of its name, and neither must one that was made up.
 pub(super) fn refuse_foreign(conn: &Connection) -> rusqlite::Result<()> {
+    let refuse = |reason| {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR);
+        Err(rusqlite::Error::SqliteFailure(code, Some(reason)))
+    };
     let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema) AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'crsql_master')";
     if conn.query_row(sql, [], |row| row.get(0))? {
-        return Err(rusqlite::Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR),
-            Some("the file is another application's database, without the tables of cr-sqlite".to_owned()),
-        ));
+        return refuse("the file is another application's database, without the tables of cr-sqlite".to_owned());
     }
-    Ok(())
+    match conn.query_row(IMPOSTOR, [], |row| row.get::<_, String>(0)).optional()? {
+        Some(impostor) => refuse(format!("the file is not as cr-sqlite makes it: it never makes the {impostor}")),
+        None => Ok(()),
+    }
 }
 
 /// The connections that read a room, opened when needed.

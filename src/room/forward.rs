@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::convert::{engine_position, engine_site, wire_position};
 use super::follow::Follower;
-use super::writer::{Applied, Changeset, Job, Outcome, Queued};
+use super::writer::{Applied, Changeset, Job, Jobs, Outcome, Queued};
 use super::{Ending, RoomName};
 use crate::error::Error;
 use crate::primary::{self, Opening, Primary, PrimaryFuture, Verdict};
@@ -26,7 +25,7 @@ const RETRIES: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 pub(crate) struct Forwarder {
     room: RoomName,
     primary: Arc<dyn Primary>,
-    jobs: mpsc::Receiver<Job>,
+    jobs: Jobs,
     follower: Arc<Follower>,
     ending: Arc<Ending>,
     /// How long the primary may be out of reach before clients are told.
@@ -37,7 +36,7 @@ impl Forwarder {
     pub(crate) fn new(
         room: &RoomName,
         primary: Arc<dyn Primary>,
-        jobs: mpsc::Receiver<Job>,
+        jobs: Jobs,
         follower: Arc<Follower>,
         ending: Arc<Ending>,
         patience: Duration,

@@ -99,6 +99,15 @@ impl Frame {
         let parts = kept.into_iter().map(|range| self.bytes.slice(range)).collect();
         Some(Selection { count, last_version, parts })
     }
+
+    /// Only the last change, whoever wrote it; `None` if there are none.
+    pub(crate) fn last(&self) -> Option<Selection> {
+        let run = self.runs.last()?;
+        let changes = wire::ChangeList::from_encoded(run.count, self.bytes.slice(run.bytes.clone())).ok()?;
+        let mut last = BytesMut::new();
+        changes.iter().last()?.encode_into(&mut last);
+        Some(Selection { count: 1, last_version: run.last_version, parts: vec![last.freeze()] })
+    }
 }
 
 /// Encodes changes until the frame is full.

@@ -11,6 +11,7 @@
 //! | behind what was shown | an earlier file |
 //! | not closed, the machine started anew, and commits not synced ([`Durability::Os`](crate::Durability::Os)) | perhaps an earlier file |
 //! | not closed, and another file is in its place | perhaps an earlier file |
+//! | not closed, and more than a block is reserved, or all that there are | perhaps an earlier file |
 //! | not closed, otherwise | the same; versions go on above what was reserved |
 //! | closed | the same |
 //!
@@ -33,6 +34,9 @@ const FILE: &str = ".sync-ledger";
 
 /// Versions that are reserved at a time: one synced commit for so many.
 const BLOCK: i64 = 1_000;
+
+/// No db_version passes this: JavaScript counts no further.
+pub(super) const LAST_VERSION: i64 = 1 << 53;
 
 /// How much later than it was shown a version may be in the ledger.
 const LAG: Duration = Duration::from_millis(5);
@@ -111,7 +115,7 @@ pub(super) enum Finding {
 impl Page {
     /// What is known of the file with that site id, which ends at `version`. Blocks.
     pub(super) fn examine(&self, site: SiteId, version: i64) -> rusqlite::Result<Finding> {
-        let entry = again_if_damaged(|| self.ledger.read(&self.file, site))?;
+        let entry = again_if_damaged(|| self.ledger.read(&self.file, site)).map_err(|error| of_the_ledger(&error))?;
         let found = Found { version, boot: boot(), inode: inode(&self.path) };
         Ok(entry.map_or(Finding::Known, |entry| entry.judge(&found)))
     }
@@ -131,7 +135,7 @@ impl Page {
             boot: boot(),
             inode: inode(&self.path),
         };
-        again_if_damaged(|| self.ledger.reserve(reservation()))?;
+        again_if_damaged(|| self.ledger.reserve(reservation())).map_err(|error| of_the_ledger(&error))?;
         self.reserved.store(reserved, Ordering::Relaxed);
         Ok(())
     }
@@ -143,7 +147,7 @@ impl Page {
 
     /// Notes that the file was closed as it should be. Blocks.
     pub(super) fn close(&self, site: SiteId, version: i64) -> rusqlite::Result<()> {
-        self.ledger.close(&self.file, site, version)
+        self.ledger.close(&self.file, site, version).map_err(|error| of_the_ledger(&error))
     }
 
     /// Says that the room is closed. The last of a folder's rooms closes the ledger's files. May block.
@@ -395,12 +399,16 @@ impl Entry {
     fn judge(&self, found: &Found) -> Finding {
         let lost_unsynced = !self.synced && self.boot != found.boot;
         let is_another_file = self.inode != found.inode;
+        // Nobody reserves more than a block. A number that is nonsense must not become the room's clock; a fork needs no versions above.
+        let can_go_on_above = self.reserved <= self.shown.saturating_add(BLOCK) && self.reserved < LAST_VERSION;
         if !self.current || found.version < self.shown || (!self.closed && (lost_unsynced || is_another_file)) {
             Finding::WentBack
-        } else if !self.closed && found.version < self.reserved {
+        } else if self.closed || found.version >= self.reserved {
+            Finding::Known
+        } else if can_go_on_above {
             Finding::Above(self.reserved)
         } else {
-            Finding::Known
+            Finding::WentBack
         }
     }
 }
@@ -423,6 +431,15 @@ fn inode(_: &Path) -> Option<i64> {
 
 fn is_damaged(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+}
+
+/// The same failure, said of the ledger: whoever reads of it in the log would look at the room's file. That one isn't damaged.
+fn of_the_ledger(error: &rusqlite::Error) -> rusqlite::Error {
+    let code = match error.sqlite_error() {
+        Some(code) if !is_damaged(error) => *code,
+        _ => rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
+    };
+    rusqlite::Error::SqliteFailure(code, Some(format!("the ledger beside it, {FILE}: {error}")))
 }
 
 /// The same failure for one more who waited for it.
@@ -481,6 +498,18 @@ mod tests {
             "only the process ended"
         );
         assert_eq!(open.judge(&Found { inode: Some(2), ..found(10) }), Finding::WentBack);
+    }
+
+    #[test]
+    fn a_reservation_that_nobody_can_have_made_or_above_which_there_are_no_versions_makes_a_fork() {
+        let open = Entry { closed: false, ..entry() };
+        assert_eq!(Entry { reserved: 1011, ..open.clone() }.judge(&found(10)), Finding::WentBack);
+        assert_eq!(Entry { reserved: i64::MAX, shown: i64::MAX, ..open.clone() }.judge(&found(10)), Finding::WentBack);
+        let last = Entry { reserved: LAST_VERSION - 1, shown: LAST_VERSION - 1001, ..open.clone() };
+        assert_eq!(last.judge(&found(LAST_VERSION - 500)), Finding::Above(LAST_VERSION - 1));
+        let past = Entry { reserved: LAST_VERSION + 500, shown: LAST_VERSION - 500, ..open };
+        assert_eq!(past.judge(&found(LAST_VERSION - 500)), Finding::WentBack);
+        assert_eq!(Entry { closed: true, ..past }.judge(&found(LAST_VERSION - 500)), Finding::Known);
     }
 
     #[test]
@@ -590,7 +619,8 @@ mod tests {
         std::fs::create_dir(folder.path().join(FILE)).unwrap();
         let ledgers = Ledgers::default();
         let page = ledgers.page(&folder.path().join("r"), Durability::Full);
-        assert!(page.reserve(A, 5).is_err());
-        assert!(page.reserve(A, 5).is_err());
+        for failed in [page.reserve(A, 5), page.reserve(A, 5), page.examine(A, 5).map(drop)] {
+            assert!(failed.unwrap_err().to_string().starts_with("the ledger beside it, .sync-ledger: "));
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Bringing a room's database from one version of its schema to another.
 //!
 //! The schema folder has one version of each schema, so there is one direction. The first client that comes with that version has
-//! the room migrated, while it is open or before it is opened.
+//! the room migrated, while it is open or before it is opened. Also one that may not write: it can choose neither the version nor
+//! another moment than the next client would, and a room that has only readers would be closed to all of them for ever.
 
 use std::time::Instant;
 

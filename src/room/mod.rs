@@ -20,6 +20,7 @@ mod feed;
 mod file;
 mod follow;
 mod forward;
+mod founding;
 mod frame;
 mod large;
 mod ledger;
@@ -74,9 +75,10 @@ use self::feed::Feed;
 use self::file::OpenFile;
 use self::follow::Follower;
 use self::forward::Forwarder;
+use self::founding::Founders;
 use self::large::LargeFrames;
 use self::ledger::{Ledgers, Page};
-use self::opening::{Opened, Opening, prepare};
+use self::opening::{Begun, Opened, Opening, prepare};
 use self::outside::Outside;
 use self::schema::{ResidentSchema, StoredSchema};
 use self::watcher::Watcher;
@@ -121,6 +123,7 @@ pub(crate) struct Surroundings {
     /// Whose changes can't be applied.
     pub(crate) quarantine: Arc<Quarantine>,
     watcher: Arc<Watcher>,
+    founders: Arc<Founders>,
     ledgers: Ledgers,
     queued: QueueBytes,
 }
@@ -131,6 +134,7 @@ impl Surroundings {
             observer: Arc::default(),
             quarantine: Arc::default(),
             watcher: Arc::default(),
+            founders: Arc::default(),
             ledgers: Ledgers::default(),
             queued: QueueBytes::new(config.queues_bytes()),
         }
@@ -174,8 +178,11 @@ impl Room {
                 return Self::open_replica(name, path, primary, config, purpose, surroundings).await;
             }
         };
-        let resident = prepare(name, &location, config, purpose).await?;
-        let conn = WriteConnection::open(name, &location, config).await?;
+        // Whoever copies what SQLite writes to other nodes would miss a file that comes whole.
+        let founders = epoch.is_none().then(|| surroundings.founders.clone());
+        let begun = prepare(name, &location, config, purpose, founders).await?;
+        let conn = WriteConnection::open(name, &location, config, matches!(begun, Begun::Now(_))).await?;
+        let resident = begun.into_schema();
         let origin = match origin {
             Origin::Same if conn.had_damaged_log() => Origin::Earlier,
             origin => origin,
@@ -387,7 +394,7 @@ impl Room {
         }
         let before = self.read(move |conn| -> crr::Result<_> {
             let has_written = crr::Crr::of(conn)?.position(engine_site(site))? > crr::Position::default();
-            Ok(has_written.then_some(announced::last(conn, site)?))
+            Ok(has_written.then_some(announced::known(conn, site)?))
         });
         // Sites of which there is nothing have nothing to lose, and may be made up.
         let Some(before) = before.await?.map_err(|error| Error::engine(&self.name, error))? else {

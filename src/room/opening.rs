@@ -10,6 +10,7 @@ use tower_sqlite_sync_wire as wire;
 use super::database::Location;
 use super::file::OpenFile;
 use super::follow::Sight;
+use super::founding::{Founders, Founding};
 use super::ledger::{Finding, Page};
 use super::lineage::{self, Lineage};
 use super::schema::{self, ResidentSchema, StoredSchema};
@@ -38,6 +39,7 @@ impl Opening {
         let (room, config, purpose) = (&room, &config, &purpose);
         let sqlite = |error| Error::sqlite(room, error);
         let engine = |error| Error::engine(room, error);
+        let is_new = resident.is_some();
         if origin == Origin::Mended {
             check_integrity(conn).map_err(sqlite)?;
         }
@@ -93,7 +95,7 @@ impl Opening {
         let tx = conn.transaction().map_err(sqlite)?;
         let opened = Opened::look(&tx).map_err(engine)?.ok_or_else(|| Error::NoSuchRoom { room: room.clone() })?;
         tx.commit().map_err(sqlite)?;
-        if config.durability().is_synced() {
+        if config.durability().is_synced() && !is_new {
             // What another process has committed may not be durable yet.
             crr::file::sync(conn).map_err(engine)?;
         }
@@ -128,13 +130,35 @@ impl Opened {
     }
 }
 
+/// A room before its database is opened.
+pub(super) enum Begun {
+    /// It is there.
+    Before,
+    /// It was made just now, with this schema, by nobody else.
+    Now(ResidentSchema),
+    /// It is to be made, with this schema.
+    Not(ResidentSchema),
+}
+
+impl Begun {
+    /// What the room is created with, if it is.
+    pub(super) fn into_schema(self) -> Option<ResidentSchema> {
+        match self {
+            Self::Before => None,
+            Self::Now(resident) | Self::Not(resident) => Some(resident),
+        }
+    }
+}
+
 /// Before a file is created, makes sure that there is a schema to create it with: a client that is refused leaves no file behind.
+/// Then creates it, if `founders` can.
 pub(super) async fn prepare(
     name: &RoomName,
     location: &Location,
     config: &SyncConfig,
     purpose: &Purpose,
-) -> Result<Option<ResidentSchema>, Error> {
+    founders: Option<Arc<Founders>>,
+) -> Result<Begun, Error> {
     let (name, location, purpose) = (name.clone(), location.clone(), purpose.clone());
     let schema_folder = config.schema_folder().to_owned();
     blocking(move || {
@@ -144,24 +168,30 @@ pub(super) async fn prepare(
             // SQLite can't tell it from a file that may not be opened now.
             return match path.is_dir() {
                 true => Err(Error::Unusable { room: name, reason: "a folder is in its file's place".to_owned() }),
-                false => Ok(None),
+                false => Ok(Begun::Before),
             };
         }
         let resident = match purpose {
+            Purpose::Client(wanted) if founders.as_ref().is_some_and(|founders| founders.know(&wanted)) => {
+                ResidentSchema::read_known_version(&schema_folder, &wanted)?
+            }
             Purpose::Client(wanted) => ResidentSchema::read_version(&schema_folder, &wanted)?,
             Purpose::Create(schema) => ResidentSchema::read(&schema_folder, schema)?,
             Purpose::Existing => return Err(Error::NoSuchRoom { room: name }),
         };
-        if let Location::File(path) = &location
-            && let Some(folder) = path.parent()
-        {
+        let Location::File(path) = &location else { return Ok(Begun::Not(resident)) };
+        if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|source| Error::Io {
                 room: name,
                 action: "the database folder can't be created",
                 source,
             })?;
         }
-        Ok(Some(resident))
+        Ok(match founders.map(|founders| founders.found(path, &resident)) {
+            Some(Founding::Made) => Begun::Now(resident),
+            Some(Founding::ByAnother) => Begun::Before,
+            Some(Founding::LeftToSqlite) | None => Begun::Not(resident),
+        })
     })
     .await
 }

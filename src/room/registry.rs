@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::damaged::Damaged;
@@ -32,7 +32,7 @@ const LONGEST_TURN: Duration = Duration::from_secs(5);
 pub(crate) struct Registry {
     config: SyncConfig,
     store: Arc<dyn RoomStore>,
-    /// `None` once the layer shuts down: no room is opened any more.
+    /// `None` once the layer shuts down: no room is opened any more. Each has an open room, or somebody [holds](Held) it.
     slots: Mutex<Option<HashMap<RoomName, Arc<Slot>>>>,
     places: Arc<Semaphore>,
     opening: Semaphore,
@@ -53,6 +53,23 @@ enum State {
     Open(Open),
     /// The slot is no longer in the registry; whoever holds it must look there again.
     Retired,
+}
+
+/// A slot that is locked. Without a room in it, it is gone from the registry when this is dropped, also by somebody who no longer waits
+/// for the room: names may be made up.
+#[derive(Debug)]
+struct Held<'a> {
+    registry: &'a Registry,
+    name: &'a RoomName,
+    state: OwnedMutexGuard<State>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let State::Vacant = &*self.state {
+            self.registry.retire(self.name, &mut self.state);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -148,22 +165,17 @@ impl Registry {
     }
 
     async fn find_or_open(self: &Arc<Self>, name: &RoomName, purpose: &Purpose) -> Result<Lease, Error> {
-        loop {
-            let slot = self.slot(name)?;
-            let mut state = slot.lock().await;
-            if let State::Open(open) = &*state {
-                if !open.room.ending().has_ended() {
-                    open.room.admit(purpose, &self.config).await?;
-                    return Ok(Lease::new(open));
-                }
-                // It failed. Its connections are leaving by themselves; the next open tries again.
-                self.shut(&open.room).await;
-                *state = State::Vacant;
+        let mut held = self.hold(name).await?;
+        if let State::Open(open) = &*held.state {
+            if !open.room.ending().has_ended() {
+                open.room.admit(purpose, &self.config).await?;
+                return Ok(Lease::new(open));
             }
-            if matches!(*state, State::Vacant) {
-                return self.open_in(&mut state, name, purpose, Origin::Same).await;
-            }
+            // It failed. Its connections are leaving by themselves; the next open tries again.
+            self.shut(&open.room).await;
+            *held.state = State::Vacant;
         }
+        self.open_in(held, purpose, Origin::Same).await
     }
 
     /// Closes the room if it is open, and opens it as another site.
@@ -173,18 +185,13 @@ impl Registry {
             Home::Memory => return Err(Error::NoFile { room: name.clone() }),
             Home::Replica { .. } => return Err(Error::NotPrimary { room: name.clone() }),
         }
-        loop {
-            let slot = self.slot(name)?;
-            let mut state = slot.lock().await;
-            if let State::Open(open) = &*state {
-                open.room.ending().end(Close::forked());
-                self.shut(&open.room).await;
-                *state = State::Vacant;
-            }
-            if matches!(*state, State::Vacant) {
-                return self.open_in(&mut state, name, &Purpose::Existing, Origin::Earlier).await.map(drop);
-            }
+        let mut held = self.hold(name).await?;
+        if let State::Open(open) = &*held.state {
+            open.room.ending().end(Close::forked());
+            self.shut(&open.room).await;
+            *held.state = State::Vacant;
         }
+        self.open_in(held, &Purpose::Existing, Origin::Earlier).await.map(drop)
     }
 
     /// Closes the room if it is open, and lets nobody open it while `work` goes on.
@@ -194,40 +201,21 @@ impl Registry {
         close: Close,
         work: impl Future<Output = T>,
     ) -> Result<T, Error> {
-        loop {
-            let slot = self.slot(name)?;
-            let mut state = slot.lock().await;
-            match &*state {
-                State::Retired => continue,
-                State::Open(open) => {
-                    open.room.ending().end(close);
-                    self.shut(&open.room).await;
-                }
-                State::Vacant => {}
-            }
-            *state = State::Vacant;
-            let done = work.await;
-            self.retire(name, &mut state);
-            return Ok(done);
+        let mut held = self.hold(name).await?;
+        if let State::Open(open) = &*held.state {
+            open.room.ending().end(close);
+            self.shut(&open.room).await;
+            *held.state = State::Vacant;
         }
+        Ok(work.await)
     }
 
-    /// Opens a room in its slot, whose lock is held.
-    async fn open_in(
-        self: &Arc<Self>,
-        state: &mut State,
-        name: &RoomName,
-        purpose: &Purpose,
-        origin: Origin,
-    ) -> Result<Lease, Error> {
-        let opened = self.open(name, purpose, origin).await;
-        if opened.is_err() {
-            self.retire(name, state);
-        }
-        let open = opened?;
+    /// Opens a room in its slot, which is vacant.
+    async fn open_in(self: &Arc<Self>, mut held: Held<'_>, purpose: &Purpose, origin: Origin) -> Result<Lease, Error> {
+        let open = self.open(held.name, purpose, origin).await?;
         let lease = Lease::new(&open);
         tokio::spawn(self.clone().close_when_idle(open.room.clone(), open.usage.subscribe()));
-        *state = State::Open(open);
+        *held.state = State::Open(open);
         Ok(lease)
     }
 
@@ -437,10 +425,31 @@ impl Registry {
         if room.ending().has_ended() { Duration::ZERO } else { self.config.room_idle() }
     }
 
-    fn slot(&self, name: &RoomName) -> Result<Arc<Slot>, Error> {
+    /// The room's slot, once nobody else holds it.
+    async fn hold<'a>(&'a self, name: &'a RoomName) -> Result<Held<'a>, Error> {
+        loop {
+            let slot = match self.take_or_find(name)? {
+                Ok(state) => return Ok(Held { registry: self, name, state }),
+                Err(slot) => slot,
+            };
+            let held = Held { registry: self, name, state: slot.lock_owned().await };
+            if !matches!(*held.state, State::Retired) {
+                return Ok(held);
+            }
+        }
+    }
+
+    /// The lock of a new slot, or the slot that is there. A slot that is new is never seen unlocked: if whoever made it gave up, nobody
+    /// would take it away.
+    fn take_or_find(&self, name: &RoomName) -> Result<Result<OwnedMutexGuard<State>, Arc<Slot>>, Error> {
         let mut slots = self.locked();
         let slots = slots.as_mut().ok_or(Error::GoingAway)?;
-        Ok(slots.entry(name.clone()).or_default().clone())
+        if let Some(slot) = slots.get(name) {
+            return Ok(Err(slot.clone()));
+        }
+        let slot = Arc::<Slot>::default();
+        slots.insert(name.clone(), slot.clone());
+        Ok(slot.clone().try_lock_owned().map_err(|_| slot))
     }
 
     /// Takes a slot whose lock is held out of the registry.
@@ -453,5 +462,105 @@ impl Registry {
 
     fn locked(&self) -> MutexGuard<'_, Option<HashMap<RoomName, Arc<Slot>>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::poll;
+
+    use super::*;
+    use crate::room::{SchemaName, WantedSchema};
+    use crate::store::configured;
+
+    fn registry(folder: &std::path::Path) -> Arc<Registry> {
+        std::fs::write(
+            folder.join("main.sql"),
+            "CREATE TABLE foo (a PRIMARY KEY NOT NULL, b); SELECT crsql_as_crr('foo')",
+        )
+        .unwrap();
+        let config = SyncConfig::default().with_db_folder(folder.join("dbs")).with_schema_folder(folder);
+        let store = configured(&config);
+        Arc::new(Registry::new(config, store))
+    }
+
+    fn create() -> Purpose {
+        Purpose::Create(SchemaName::parse("main.sql").unwrap())
+    }
+
+    /// How many names are held on to.
+    fn names(registry: &Registry) -> usize {
+        registry.locked().as_ref().unwrap().len()
+    }
+
+    #[tokio::test]
+    async fn a_room_that_nobody_waits_for_any_more_takes_no_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry(folder.path());
+        let schema = WantedSchema { name: SchemaName::parse("none.sql").unwrap(), version: 1 };
+        for purpose in [Purpose::Existing, create(), Purpose::Client(schema)] {
+            let name = RoomName::parse("made-up").unwrap();
+            {
+                let mut first = std::pin::pin!(registry.enter(&name, &purpose));
+                let mut second = std::pin::pin!(registry.enter(&name, &purpose));
+                assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
+                assert_eq!(names(&registry), 1);
+            }
+            assert_eq!(names(&registry), 0, "{purpose:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_room_gets_it_although_the_one_who_opened_it_gave_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let (registry, name, purpose) = (registry(folder.path()), RoomName::parse("r").unwrap(), create());
+        let mut second = std::pin::pin!(registry.enter(&name, &purpose));
+        {
+            let mut first = std::pin::pin!(registry.enter(&name, &purpose));
+            assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
+        }
+        let room = second.await.unwrap();
+        assert!(Arc::ptr_eq(&room, &registry.enter(&name, &Purpose::Existing).await.unwrap()));
+        assert_eq!(names(&registry), 1);
+    }
+
+    #[tokio::test]
+    async fn work_on_a_closed_room_that_is_given_up_leaves_the_room_to_be_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let (registry, name) = (registry(folder.path()), RoomName::parse("r").unwrap());
+        registry.enter(&name, &create()).await.unwrap();
+        let begun = AtomicBool::new(false);
+        {
+            let work = async {
+                begun.store(true, Ordering::Relaxed);
+                std::future::pending::<()>().await;
+            };
+            let mut closed = std::pin::pin!(registry.while_closed(&name, Close::forked(), work));
+            while !begun.load(Ordering::Relaxed) {
+                assert!(poll!(&mut closed).is_pending());
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(names(&registry), 0);
+        registry.enter(&name, &Purpose::Existing).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_room_that_somebody_began_to_close_is_closed_before_it_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (registry, name) = (registry(folder.path()), RoomName::parse("r").unwrap());
+        for _ in 0..20 {
+            let room = registry.enter(&name, &create()).await.unwrap().clone();
+            {
+                let mut given_up = std::pin::pin!(room.close());
+                assert!(poll!(&mut given_up).is_pending());
+                // Its writer begins.
+                tokio::task::yield_now().await;
+            }
+            room.close().await;
+            assert!(!folder.path().join("dbs/r-wal").exists());
+        }
     }
 }

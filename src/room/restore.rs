@@ -14,15 +14,18 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::backup::{copy, open_to_read};
 use super::database::refuse_foreign;
+use super::ledger::LAST_VERSION;
+use super::opening::Opened;
 use super::schema::StoredSchema;
 use super::staged::{self, BESIDE, Staged};
 use super::{Registry, RoomName, blocking, lineage};
 use crate::connection::Close;
 use crate::error::Error;
+use crate::fault::Fault;
 use crate::store::Home;
 
 /// How soon the old database is tried again, if somebody has it open: readers of a room that was closed leave a little later.
@@ -36,6 +39,7 @@ impl Registry {
             Home::Memory => return Err(Error::NoFile { room: name.clone() }),
             Home::Replica { .. } => return Err(Error::NotPrimary { room: name.clone() }),
         };
+        let path = blocking(move || Ok(staged::resolved(&path))).await?;
         let timeout = self.config().busy_timeout();
         let staged = {
             let (name, path) = (name.clone(), path.clone());
@@ -54,12 +58,18 @@ impl Registry {
 /// A copy of the file, fit to be the room at `place`.
 fn stage(room: &RoomName, from: &Path, place: &Path, busy_timeout: Duration) -> Result<Staged, Error> {
     let io = |action| move |source| Error::Io { room: room.clone(), action, source };
-    let sqlite = |error: rusqlite::Error| match is_damaged(&error) {
-        true => Error::UnfitFile { room: room.clone(), reason: format!("it is damaged: {error}") },
-        false => Error::sqlite(room, error),
+    let unfit_because = |reason| Error::UnfitFile { room: room.clone(), reason };
+    let sqlite = |error: rusqlite::Error| match error.sqlite_extended_error_code() {
+        _ if is_damaged(&error) => unfit_because(format!("it is damaged: {error}")),
+        // Its journal is beside it, and this is not the place to undo what it says.
+        Some(ffi::SQLITE_READONLY_ROLLBACK) => unfit_because(
+            "it is in the middle of a transaction: read it once with sqlite3, which finishes that".to_owned(),
+        ),
+        Some(code) if Fault::of_code(code).is_some() => Error::sqlite(room, error),
+        _ => unfit_because(error.to_string()),
     };
     if !fs::metadata(from).map_err(io("the file to restore can't be read"))?.is_file() {
-        return Err(io("the file to restore can't be read")(io::ErrorKind::InvalidInput.into()));
+        return Err(unfit_because("it is no file".to_owned()));
     }
     let failed = io("the room's file can't be written");
     if let Some(folder) = place.parent() {
@@ -73,9 +83,15 @@ fn stage(room: &RoomName, from: &Path, place: &Path, busy_timeout: Duration) -> 
     // It is synced as a whole.
     conn.pragma_update(None, "synchronous", "OFF").map_err(sqlite)?;
     if let Some(reason) = unfit(&conn).map_err(sqlite)? {
-        return Err(Error::UnfitFile { room: room.clone(), reason });
+        return Err(unfit_because(reason));
     }
-    let fork = lineage::fork(&mut conn).map_err(|error| Error::engine(room, error))?;
+    let engine = |error: crr::Error| match error.sqlite_code().and_then(Fault::of_code) {
+        Some(_) => Error::engine(room, error),
+        None => unfit_because(error.to_string()),
+    };
+    let fork = lineage::fork(&mut conn).map_err(engine)?;
+    // What can't be read now couldn't be when the room is opened, and the old one would be gone.
+    Opened::look(&conn).map_err(engine)?;
     conn.close().map_err(|(_, error)| sqlite(error))?;
     tracing::info!(
         %room, former = %fork.former, site = %fork.site, db_version = fork.db_version,
@@ -97,7 +113,14 @@ fn unfit(conn: &Connection) -> rusqlite::Result<Option<String>> {
     if is_empty || StoredSchema::read(conn)?.is_none() {
         return Ok(Some("it has no schema: no room was ever in it".to_owned()));
     }
-    Ok(crr::load(conn).err().map(|error| error.to_string()))
+    let version = crr::load(conn).and_then(|crr| crr.stored_db_version());
+    Ok(match version {
+        Ok(version) if version >= LAST_VERSION => {
+            Some("its db_versions are used up: nothing could be written".to_owned())
+        }
+        Ok(_) => None,
+        Err(error) => Some(error.to_string()),
+    })
 }
 
 /// Puts the copy in its place. The room is closed.

@@ -90,8 +90,13 @@ impl ResidentSchema {
 
     /// The same, if its version is the one wanted. One that is not is refused at once: there may be many who want it, every second.
     pub(crate) fn read_version(folder: &Path, wanted: &WantedSchema) -> Result<Self, Error> {
+        Self::read_known_version(folder, wanted)?.with_crrs()
+    }
+
+    /// The same, of a version that is known to make something to sync.
+    pub(super) fn read_known_version(folder: &Path, wanted: &WantedSchema) -> Result<Self, Error> {
         let seen = Self::look(folder, wanted.name.clone())?.of_version(wanted)?;
-        seen.settled(folder, || std::thread::sleep(PAUSE))?.of_version(wanted)?.with_crrs()
+        seen.settled(folder, || std::thread::sleep(PAUSE))?.of_version(wanted)
     }
 
     /// Reads the file as it is at this moment.
@@ -251,15 +256,17 @@ impl fmt::Display for StoredSchema {
 /// Applies a schema to a database that has none, and records it, in one transaction: on failure nothing is changed.
 pub(crate) fn apply(conn: &mut Connection, room: &RoomName, schema: &ResidentSchema) -> Result<StoredSchema, Error> {
     let applied = StoredSchema::of(schema);
-    let mut run = || -> rusqlite::Result<()> {
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        tx.execute_batch(schema.sql())?;
-        applied.record(&tx)?;
-        tx.commit()
-    };
-    run().map_err(|source| Error::schema_refused(room, &schema.name, source.into()))?;
+    run(conn, schema).map_err(|source| Error::schema_refused(room, &schema.name, source.into()))?;
     tracing::info!(%room, schema = %schema.name, version = schema.version, "schema applied");
     Ok(applied)
+}
+
+/// The same, for whichever room.
+pub(super) fn run(conn: &mut Connection, schema: &ResidentSchema) -> rusqlite::Result<()> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    tx.execute_batch(schema.sql())?;
+    StoredSchema::of(schema).record(&tx)?;
+    tx.commit()
 }
 
 #[cfg(test)]

@@ -3,9 +3,16 @@
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// What SQLite may leave beside a database.
 pub(super) const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// How the name of a file ends that is being made.
+const UNFINISHED: &str = ".partial";
+
+/// A file that nobody has written to for so long was left by a process that died.
+const ABANDONED: Duration = Duration::from_secs(3_600);
 
 /// A file that is being made beside its place. It vanishes unless it gets there.
 #[derive(Debug)]
@@ -15,13 +22,24 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    /// A name for the file, which nothing has yet. It starts with a dot: no room has such a name.
+    /// As [`near`](Self::near), after [sweeping](Self::sweep).
     pub(super) fn beside(place: &Path) -> io::Result<Self> {
+        Self::sweep(place);
+        Self::near(place)
+    }
+
+    /// Removes what others have left unfinished around `place`.
+    pub(super) fn sweep(place: &Path) {
+        sweep(folder_of(place));
+    }
+
+    /// A name for the file, which nothing has yet. It starts with a dot: no room has such a name.
+    pub(super) fn near(place: &Path) -> io::Result<Self> {
         if place.file_name().is_none() {
             return Err(io::ErrorKind::InvalidFilename.into());
         }
         let random = getrandom::u64().map_err(io::Error::other)?;
-        Ok(Self { path: place.with_file_name(format!(".{random:016x}.partial")), place: place.to_owned() })
+        Ok(Self { path: place.with_file_name(format!(".{random:016x}{UNFINISHED}")), place: place.to_owned() })
     }
 
     /// Where it is being made.
@@ -38,6 +56,17 @@ impl Staged {
         fs::rename(&self.path, &self.place)?;
         sync_folder(&self.place)
     }
+
+    /// Puts the file in its place, if nothing is there. What it holds outlives a power loss from then on, if its name does: that takes
+    /// a [synced folder](sync_folder).
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AlreadyExists`] if something is there, and others where files can't be linked.
+    pub(super) fn settle_first(self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()?;
+        fs::hard_link(&self.path, &self.place)
+    }
 }
 
 impl Drop for Staged {
@@ -50,6 +79,27 @@ impl Drop for Staged {
     }
 }
 
+/// Removes what processes have left that died. What can't be removed harms nobody.
+fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let is_abandoned = |entry: &fs::DirEntry| {
+            let written = entry.metadata().and_then(|metadata| metadata.modified()).ok()?;
+            Some(SystemTime::now().duration_since(written).ok()? > ABANDONED)
+        };
+        if entry.file_name().to_str().is_some_and(is_unfinished) && is_abandoned(&entry) == Some(true) {
+            drop(fs::remove_file(entry.path()));
+        }
+    }
+}
+
+/// Whether it is the name of a file that is being made here, or of one beside it.
+fn is_unfinished(name: &str) -> bool {
+    let name = BESIDE.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+    let random = name.strip_prefix('.').and_then(|name| name.strip_suffix(UNFINISHED));
+    random.is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// The name of a file that SQLite keeps beside a database.
 pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
@@ -57,11 +107,19 @@ pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// Where a file really is, if there is a link to it at `path`. There SQLite has its log, and the link is to stay one.
+pub(super) fn resolved(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Makes durable which files there are around `path`.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()?;
+        File::open(folder_of(path))?.sync_all()?;
     }
     // Elsewhere folders can't be opened, and need not be synced.
     Ok(())
@@ -102,5 +160,29 @@ mod tests {
         drop(staged);
         assert_eq!(names(folder.path()), [""; 0]);
         assert!(Staged::beside(Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn what_was_left_long_ago_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str, age: Duration| {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        };
+        let left = ".0123456789abcdef.partial";
+        for name in [left, ".0123456789abcdef.partial-journal"] {
+            make(name, ABANDONED + Duration::from_secs(60));
+        }
+        let others = [".0123456789abcdeg.partial", ".my.partial", "0123456789abcdef.partial", ".sync-ledger", "room"];
+        for name in others {
+            make(name, ABANDONED * 100);
+        }
+        let young = ".fedcba9876543210.partial";
+        make(young, ABANDONED / 2);
+        Staged::beside(&folder.path().join("place")).unwrap();
+        let mut kept = Vec::from(others);
+        kept.push(young);
+        kept.sort_unstable();
+        assert_eq!(names(folder.path()), kept);
     }
 }

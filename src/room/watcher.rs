@@ -95,8 +95,12 @@ fn start(files: Arc<Mutex<HashMap<PathBuf, watch::Sender<u64>>>>) -> Option<Reco
                 files.values().for_each(|events| events.send_modify(|count| *count += 1));
             }
             for path in event.paths {
-                if let Some(events) = files.get(database_of(&path).as_path()) {
-                    events.send_modify(|count| *count += 1);
+                match files.get(database_of(&path).as_path()) {
+                    Some(events) => events.send_modify(|count| *count += 1),
+                    // A folder that is moved or removed takes its files along, which are told nothing of it.
+                    None => files.iter().filter(|(file, _)| file.parent() == Some(&path)).for_each(|(_, events)| {
+                        events.send_modify(|count| *count += 1);
+                    }),
                 }
             }
         }
@@ -145,6 +149,17 @@ mod tests {
         drop((one, two));
         assert!(locked(&watcher.files).is_empty());
         assert!(locked(&watcher.folders).rooms.is_empty());
+    }
+
+    #[tokio::test]
+    async fn databases_hear_that_their_folder_is_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let rooms = folder.path().join("rooms");
+        std::fs::create_dir(&rooms).unwrap();
+        let watcher = Arc::new(Watcher::default());
+        let mut watched = watcher.watch(&rooms.join("room")).unwrap();
+        std::fs::rename(rooms, folder.path().join("elsewhere")).unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(10), watched.events.changed()).await.unwrap().unwrap();
     }
 
     #[tokio::test]

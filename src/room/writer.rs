@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tower_sqlite_sync_wire as wire;
 
 use super::commit::{Commit, Verdict, WriteJob};
@@ -155,12 +156,16 @@ pub(crate) struct WriterQueue {
     bytes_of_all: QueueBytes,
     wait: Duration,
     room: RoomName,
+    /// Whether the writer has gone, and with it its connection.
+    gone: CancellationToken,
 }
 
 impl WriterQueue {
     /// A queue, and where the work in it comes out.
-    pub(super) fn new(room: &RoomName, config: &SyncConfig, bytes_of_all: QueueBytes) -> (Self, mpsc::Receiver<Job>) {
+    pub(super) fn new(room: &RoomName, config: &SyncConfig, bytes_of_all: QueueBytes) -> (Self, Jobs) {
         let (send, jobs) = mpsc::channel(config.queue_changesets().clamp(1, Semaphore::MAX_PERMITS));
+        let gone = CancellationToken::new();
+        let jobs = Jobs { jobs, _gone: gone.clone().drop_guard() };
         let queue = Self {
             jobs: send,
             bytes: QueueBytes::new(config.queue_bytes()),
@@ -168,6 +173,7 @@ impl WriterQueue {
             bytes_of_all,
             wait: config.queue_wait(),
             room: room.clone(),
+            gone,
         };
         (queue, jobs)
     }
@@ -252,13 +258,41 @@ impl WriterQueue {
         forgotten.await.map_err(|_| Error::GoingAway)?
     }
 
-    /// Waits until everything queued so far is committed, writes the log back into the database file and closes it.
+    /// Waits until everything queued so far is committed, writes the log back into the database file and closes it. Waits for that also
+    /// if somebody else has begun it.
     pub(crate) async fn close(&self) -> Result<(), Error> {
         let (done, closed) = oneshot::channel();
-        if self.jobs.send(Job::Close(done)).await.is_err() {
-            return Ok(());
+        if self.jobs.send(Job::Close(done)).await.is_ok()
+            && let Ok(closed) = closed.await
+        {
+            return closed;
         }
-        closed.await.unwrap_or(Ok(()))
+        self.gone.cancelled().await;
+        Ok(())
+    }
+}
+
+/// Where a queue's work comes out. Who holds it is the room's writer.
+#[derive(Debug)]
+pub(super) struct Jobs {
+    jobs: mpsc::Receiver<Job>,
+    _gone: DropGuard,
+}
+
+impl Jobs {
+    /// The next one, or `None` if there will be none.
+    pub(super) async fn recv(&mut self) -> Option<Job> {
+        self.jobs.recv().await
+    }
+
+    /// The next one, if it is there already.
+    fn next_now(&mut self) -> Option<Job> {
+        self.jobs.try_recv().ok()
+    }
+
+    /// Takes no more.
+    pub(super) fn close(&mut self) {
+        self.jobs.close();
     }
 }
 
@@ -266,7 +300,7 @@ impl WriterQueue {
 #[derive(Debug)]
 pub(crate) struct Writer {
     conn: WriteConnection,
-    jobs: mpsc::Receiver<Job>,
+    jobs: Jobs,
     commit: Arc<Commit>,
     ending: Arc<Ending>,
 }
@@ -361,16 +395,16 @@ impl Writer {
         let mut bytes = first.changeset.changes.byte_len();
         let mut batch = vec![first];
         while bytes < BATCH_BYTES {
-            match self.jobs.try_recv() {
-                Ok(Job::Changeset(queued)) => {
+            match self.jobs.next_now() {
+                Some(Job::Changeset(queued)) => {
                     bytes = bytes.saturating_add(queued.changeset.changes.byte_len());
                     batch.push(queued);
                 }
-                Ok(other) => {
+                Some(other) => {
                     *next = Some(other);
                     break;
                 }
-                Err(_) => break,
+                None => break,
             }
         }
         batch

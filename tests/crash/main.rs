@@ -15,6 +15,7 @@ mod ledger;
 mod life;
 mod process;
 mod remains;
+mod steps;
 
 use std::net::SocketAddr;
 use std::str::FromStr;

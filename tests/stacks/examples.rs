@@ -171,3 +171,67 @@ async fn the_server_counts_clients_by_their_address_or_by_the_one_that_its_proxy
     let refused = enter(&behind, &[("x-forwarded-for", "203.0.113.2, 192.0.2.1")]).await.err().unwrap();
     assert!(refused.contains("429"), "what a client makes up does not count: {refused}");
 }
+
+#[tokio::test]
+async fn the_server_does_not_wait_for_ever_for_a_request() {
+    let server = Example::launch("server", SCHEMA, |command| command.args(["--listen", "127.0.0.1:0"])).await;
+    let starts =
+        ["", "G", "GET / HTTP/1.1\r\nHost:", "GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET"].map(async |start| {
+            let mut io = TcpStream::connect(server.address).await.unwrap();
+            io.write_all(start.as_bytes()).await.unwrap();
+            let mut response = String::new();
+            soon("the end", io.read_to_string(&mut response)).await.unwrap();
+        });
+    futures_util::future::join_all(starts).await;
+    syncs(server.address, ClientOptions::default()).await;
+}
+
+#[tokio::test]
+async fn a_setting_without_a_value_in_the_environment_is_none() {
+    let server = Example::launch("server", SCHEMA, |command| {
+        let settings = ["PATH", "HEARTBEAT", "DB_FOLDER", "ORIGINS", "MEMORY"];
+        command.args(["--listen", "127.0.0.1:0"]).envs(settings.map(|name| (format!("TOWER_SQLITE_SYNC_{name}"), "")))
+    })
+    .await;
+    let elsewhere = ClientOptions { path: "/elsewhere", ..Default::default() };
+    assert!(Client::try_connect(server.address, "r", 1, elsewhere).await.is_err());
+    syncs(server.address, ClientOptions::default()).await;
+    assert!(server.folder().join("dbs/r").exists());
+    for refused in ["--token", "--listen", "--db-folder"] {
+        let said = Example::fails("server", |command| command.args([refused, ""])).await;
+        assert!(said.contains(refused), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn examples_that_cannot_start_say_what_to_do() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = &taken.local_addr().unwrap().to_string();
+    let check = |name: &str, said: &str, wanted: &str| {
+        let is_sentence = said.starts_with("error: ") || said.contains("\nerror: ");
+        assert!(is_sentence && said.contains(wanted), "{name}: {said}");
+    };
+    let schemas = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+    let wanted = format!("can't listen on {address}: ");
+    for name in ["axum", "hyper", "custom_auth", "tls"] {
+        check(name, &Example::fails(name, |command| command.arg(address)).await, &wanted);
+    }
+    let server =
+        Example::fails("server", |command| command.args(["--listen", address, "--schema-folder"]).arg(schemas)).await;
+    check("server", &server, &wanted);
+    check(
+        "server_side_writes",
+        &Example::fails("server_side_writes", |command| command.arg(address)).await,
+        "schema folder",
+    );
+    let tls = Example::fails("tls", |command| command.args(["127.0.0.1:0", "no.pem", "no.key"])).await;
+    check("tls", &tls, "no.pem can't be read: ");
+    let litefs = |secret: &'static str, flag: &'static str| {
+        Example::fails("litefs", move |command| {
+            command.env("CLUSTER_SECRET", secret).args(["--folder", ".", flag, address])
+        })
+    };
+    check("litefs", &litefs("short", "--listen").await, "--secret: ");
+    check("litefs", &litefs("known to the nodes", "--forwards").await, "choose another address with --forwards");
+    check("litefs", &litefs("", "--listen").await, "--secret");
+}

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use tempfile::TempDir;
@@ -34,8 +34,7 @@ impl Example {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("schemas")).unwrap();
         std::fs::write(folder.path().join("schemas/main.sql"), schema).unwrap();
-        // `cargo test` builds the examples too, unless it is told which tests to build.
-        let binary = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples").join(name);
+        let binary = binary(name);
         let mut child = prepare(&mut Command::new(&binary))
             .current_dir(folder.path())
             .stdout(Stdio::piped())
@@ -55,6 +54,18 @@ impl Example {
         });
         let address = soon("the example to listen", receive).await.unwrap();
         Self { address: address.expect("the example says where it listens"), folder, child }
+    }
+
+    /// What an example says that can't start.
+    #[allow(dead_code, reason = "for tests of the examples")]
+    pub(crate) async fn fails(name: &str, prepare: impl FnOnce(&mut Command) -> &mut Command) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(binary(name));
+        prepare(&mut command).current_dir(folder.path());
+        let running = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let output = soon("the example to end", running).await.unwrap();
+        assert!(!output.status.success(), "{name}");
+        String::from_utf8(output.stderr).unwrap()
     }
 
     /// The process.
@@ -81,6 +92,11 @@ impl Example {
         .await;
         ended.unwrap()
     }
+}
+
+/// `cargo test` builds the examples too, unless it is told which tests to build.
+fn binary(name: &str) -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples").join(name)
 }
 
 impl Drop for Example {

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use futures_util::FutureExt;
+use rusqlite::{Connection, Row};
 use tokio::sync::watch;
 use tower_sqlite_sync::{
     Changeset, Error, Home, Opening, Primary, PrimaryFuture, PrimaryUnavailable, RoomName, RoomStore, SchemaName,
@@ -306,9 +307,7 @@ async fn a_file_that_is_no_room_is_refused_and_nobody_is_disturbed() {
             other => panic!("{what}: {other:?}"),
         }
     }
-    for none in [path(&server, "none"), server.folder.path().to_owned()] {
-        assert!(matches!(server.rooms.restore("r", none).await, Err(Error::Io { .. })));
-    }
+    assert!(matches!(server.rooms.restore("r", path(&server, "none")).await, Err(Error::Io { .. })));
     server.write("r", "INSERT INTO foo VALUES (99, 'x')").await;
     assert_eq!(cells(&client.changes().await), ["99.b='x'"]);
     assert!(names(&path(&server, "dbs")).iter().all(|name| !name.starts_with('.') || name.starts_with(".sync-ledger")));
@@ -366,6 +365,66 @@ async fn a_room_whose_file_another_process_has_open_stays_what_it_is() {
     assert_eq!(Client::join(&server, "r", 1).await.server, client.server);
     drop(other);
     server.rooms.restore("r", &backup).await.unwrap();
+    assert_eq!(server.rows("r", ROWS).await, ["1|'x'"]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_room_whose_file_is_a_link_is_restored_where_it_really_is_and_so_is_a_backup_written() {
+    let server = Server::start().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (real, link) = (elsewhere.path().join("real"), server.file("r"));
+    Client::join(&server, "r", 1).await;
+    server.write("r", "INSERT INTO foo VALUES (1, 'x')").await;
+    server.rooms.backup("r", &real).await.unwrap();
+    server.rooms.shutdown().await;
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let backup = path(&server, "backup");
+    std::os::unix::fs::symlink(elsewhere.path().join("backup"), &backup).unwrap();
+    fs::write(elsewhere.path().join("backup"), "the one before").unwrap();
+
+    let server = server.restart().await;
+    server.rooms.backup("r", &backup).await.unwrap();
+    server.write("r", "INSERT INTO foo VALUES (2, 'y')").await;
+    let in_use = server.rooms.backup("r", elsewhere.path().join("real")).await.unwrap_err();
+    assert!(in_use.to_string().contains("in use"), "{in_use}");
+    server.rooms.restore("r", &backup).await.unwrap();
+    assert_eq!(server.rows("r", ROWS).await, ["1|'x'"]);
+    server.rooms.shutdown().await;
+    assert!(link.is_symlink() && backup.is_symlink());
+    assert_eq!(names(elsewhere.path()), ["backup", "real"]);
+}
+
+#[tokio::test]
+async fn what_is_restored_or_forked_is_so_although_nobody_waits_for_it_any_more() {
+    let server = Server::start().await;
+    Client::join(&server, "r", 1).await;
+    server.write("r", "INSERT INTO foo VALUES (1, 'x')").await;
+    let backup = path(&server, "backup");
+    server.rooms.backup("r", &backup).await.unwrap();
+    server.write("r", "INSERT INTO foo VALUES (2, 'y')").await;
+    // Which site the room is, and how many rows it has. Nothing while it is being closed.
+    let look = async || {
+        let sql = "SELECT hex(crsql_site_id()), (SELECT count(*) FROM foo)";
+        let row = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+        server.rooms.read("r", move |conn| conn.query_row(sql, [], row)).await.ok()
+    };
+    let (first, rows) = look().await.unwrap();
+    assert_eq!(rows, 2);
+
+    assert!(server.rooms.restore("r", &backup).now_or_never().is_none());
+    let mut restored = first.clone();
+    until("the backup to be in its place", async || {
+        let Some((site, rows)) = look().await else { return false };
+        restored = site;
+        rows == 1
+    })
+    .await;
+    assert_ne!(restored, first);
+
+    assert!(server.rooms.fork("r").now_or_never().is_none());
+    until("the room to fork", async || look().await.is_some_and(|(site, _)| site != restored)).await;
     assert_eq!(server.rows("r", ROWS).await, ["1|'x'"]);
 }
 

@@ -85,7 +85,7 @@ async fn what_a_client_was_shown_is_there_after_a_kill() {
     let (mut kept, mut shown, mut seen) = (0, 0, Vec::new());
     for round in 0..6 {
         let server = Process::start(folder.path());
-        let (mut author, since) = server.join(1, &[]).await;
+        let (mut author, since) = server.join(1, &seen).await;
         assert_eq!(since, Position::at(kept), "round {round}");
         let (mut reader, _) = server.join(2, &seen).await;
         // More is under way than is shown when the server dies.
@@ -121,13 +121,15 @@ async fn what_a_client_was_shown_is_there_after_a_kill() {
 #[tokio::test]
 async fn changes_of_several_clients_are_all_there_or_not_at_all_with_their_positions() {
     let folder = folder();
+    let mut seen = Vec::new();
     for round in 0..4_i64 {
         let server = Process::start(folder.path());
+        let (mut reader, _) = server.join(9, &[]).await;
         let mut authors = Vec::new();
         for n in 1..=6 {
-            authors.push(server.join(n, &[]).await);
+            authors.push(server.join(n, &seen).await);
         }
-        let (mut reader, _) = server.join(9, &[]).await;
+        seen = vec![(reader.server, 1)];
         for step in 1..=10 {
             for (author, since) in &mut authors {
                 let next = since.db_version + 20;
@@ -164,9 +166,10 @@ async fn changes_of_several_clients_are_all_there_or_not_at_all_with_their_posit
 async fn a_position_that_a_client_was_told_is_kept_after_a_kill() {
     let folder = folder();
     let mut position = 0;
+    let mut seen = Vec::new();
     for step in 1..=4 {
         let server = Process::start(folder.path());
-        let (mut author, since) = server.join(1, &[]).await;
+        let (mut author, since) = server.join(1, &seen).await;
         assert_eq!(since, Position::at(position));
         author.push(position, &[Change { col_version: step, ..cell(1, "b", Value::Null, position + 20) }]).await;
         // A gap is answered with the position as it is now.
@@ -175,5 +178,6 @@ async fn a_position_that_a_client_was_told_is_kept_after_a_kill() {
         server.kill();
         assert_eq!(told, Position::at(position + 20));
         position = told.db_version;
+        seen = vec![(author.server, 1)];
     }
 }

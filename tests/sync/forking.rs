@@ -33,7 +33,8 @@ async fn restored_with(change: impl FnOnce(SyncConfig) -> SyncConfig) -> Restore
     std::fs::copy(server.file("r"), server.file("copy")).unwrap();
 
     let server = server.restart().await;
-    let mut writer = Client::join(&server, "r", 1).await;
+    let mut writer = Client::back(&server, "r", 1).await;
+    writer.start_streaming().await;
     let mut reader = Client::join(&server, "r", 2).await;
     writer.push(1, &[cell(2, "b", Value::Integer(2), 2)]).await;
     writer.push(2, &[cell(3, "b", Value::Integer(3), 3)]).await;

@@ -75,8 +75,7 @@ async fn what_the_guard_objects_to_is_not_applied_and_the_close_says_why() {
     assert_eq!(client.closed().await, (1008, "changes refused: nothing bad, please".to_owned()));
     assert_eq!(server.rows("r", ROWS).await, ["1|'good'"]);
 
-    let mut client = Client::connect_with(server.address, "r", 1, ClientOptions::default()).await;
-    client.announce(&[]).await;
+    let mut client = Client::back(&server, "r", 1).await;
     let start = Instant::now();
     client.start_streaming().await;
     assert!(start.elapsed() >= Duration::from_secs(1), "it is asked for its changes later");

@@ -32,7 +32,10 @@ async fn connect(server: &Server, room: &str, n: u8, name: Option<&'static str>)
 
 /// Writes row `k` from site `n`, which has written `since` before.
 async fn write(server: &Server, n: u8, name: Option<&'static str>, k: u8, since: i64) -> Client {
-    let mut client = connect(server, "r", n, name).await;
+    let mut client = match since {
+        0 => connect(server, "r", n, name).await,
+        _ => Client::back_with(server, "r", n, ClientOptions { token: name, ..Default::default() }).await,
+    };
     client.start_streaming().await;
     client.push(since, &[cell(k, "b", Value::Integer(1), since + 1)]).await;
     server.has("r", &format!("SELECT b FROM foo WHERE a = {k}"), &["1"]).await;
@@ -115,7 +118,8 @@ async fn who_loses_the_race_for_a_site_is_refused_inside_the_transaction() {
         assert_eq!(client.closed().await, (1008, TAKEN.to_owned()));
     }
     assert_eq!(server.rows("r", ROWS).await, ["1|1"]);
-    let mut ada = connect(&server, "r", 1, Some("ada")).await;
+    let options = ClientOptions { token: Some("ada"), ..Default::default() };
+    let mut ada = Client::back_with(&server, "r", 1, options).await;
     assert_eq!(ada.start_streaming().await.since, Position::at(1), "nobody has moved her position");
 }
 

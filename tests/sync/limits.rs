@@ -169,8 +169,7 @@ async fn bounded(
     assert!(reason.contains(setting), "{reason:?} should name {setting}");
     assert_eq!(server.rows("r", "SELECT count(*), crsql_db_version() FROM foo").await, rows, "nothing was applied");
     // Asked for them at once, it would send them again for ever.
-    let mut author = Client::connect(&server, "r", 1).await;
-    author.announce(&[]).await;
+    let mut author = Client::back(&server, "r", 1).await;
     server.write("r", "INSERT INTO foo (a, b) VALUES ('later', 'x')").await;
     author.changes().await;
     assert_eq!(author.start_streaming().await.since.db_version, within[0].db_version);

@@ -13,6 +13,7 @@ mod fixture;
 mod forking;
 mod gaps;
 mod guarding;
+mod hostile_files;
 mod identities;
 mod limits;
 mod migration;

@@ -127,12 +127,75 @@ async fn a_room_whose_file_is_removed_is_opened_anew() {
     assert!(server.file("r").exists());
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn clients_of_a_room_whose_folder_is_moved_are_told_at_once_and_get_the_room_back_with_it() {
+    let server = Server::start().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    server.write("r", "INSERT INTO foo VALUES (1, 'x')").await;
+    client.gather(1).await;
+    let (rooms, moved) = (server.folder.path().join("dbs"), server.folder.path().join("moved"));
+    std::fs::rename(&rooms, &moved).unwrap();
+    assert_eq!(client.closed().await.0, 1001);
+    assert!(!rooms.exists(), "nothing is written where the folder was");
+
+    std::fs::rename(&moved, &rooms).unwrap();
+    let mut client = Client::join(&server, "r", 1).await;
+    assert_eq!(client.gather(1).await, ["1.b='x'"]);
+    server.write("r", "INSERT INTO foo VALUES (2, 'y')").await;
+    assert_eq!(client.gather(1).await, ["2.b='y'"]);
+}
+
+#[tokio::test]
+async fn what_is_written_into_a_file_while_its_server_is_stopped_reaches_who_knows_the_room() {
+    let server = Server::start().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    client.push(0, &[cell(1, "b", Value::Text("x"), 1), cell(2, "b", Value::Text("x"), 2)]).await;
+    server.has("r", "SELECT count(*) FROM foo", &["2"]).await;
+    let (site, seen) = (client.server, server.rooms.rooms()[0].db_version);
+    server.rooms.shutdown().await;
+
+    let plain = Connection::open(server.file("r")).unwrap();
+    let refused = plain.execute("INSERT INTO foo VALUES (9, 'untracked')", []).unwrap_err();
+    assert!(refused.to_string().contains("crsql_internal_sync_bit"), "{refused}");
+    drop(plain);
+    let offline = another_process(&server, "r");
+    offline.execute_batch("UPDATE foo SET b = 'offline' WHERE a = 1; DELETE FROM foo WHERE a = 2; VACUUM").unwrap();
+    offline.execute_batch("PRAGMA journal_mode = DELETE; INSERT INTO foo VALUES (3, 'offline')").unwrap();
+    drop(offline);
+
+    let server = server.restart().await;
+    let mut client = Client::connect(&server, "r", 1).await;
+    client.announce(&[(site, seen)]).await;
+    let start = client.start_streaming().await;
+    assert_eq!((start.exclude_sites, start.since), (vec![site], Position::at(2)), "it is the same room");
+    let news = client.gather(3).await;
+    assert_eq!(news, ["1.b='offline'", "2.-1=NULL", "3.b='offline'"]);
+}
+
 /// A second server on the folder of another.
 async fn beside(server: &Server) -> Server {
     let config = SyncConfig::default()
         .with_db_folder(server.folder.path().join("dbs"))
         .with_schema_folder(server.folder.path().join("schemas"));
     Server::on(server.folder.clone(), config).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_that_fork_a_room_at_once_make_it_one_site_and_remember_those_that_it_was() {
+    let one = Server::start().await;
+    let two = beside(&one).await;
+    Client::join(&one, "r", 1).await;
+    one.write("r", "INSERT INTO foo VALUES (1, 'x')").await;
+    let sites = "SELECT count(*), count(DISTINCT site_id) FROM crsql_sync_lineage";
+    for forks in 1..=5 {
+        let (first, second) = tokio::join!(one.rooms.fork("r"), two.rooms.fork("r"));
+        first.unwrap();
+        second.unwrap();
+        assert_eq!(one.rows("r", sites).await, [format!("{0}|{0}", 2 * forks)]);
+    }
+    let site = "SELECT hex(crsql_site_id()), (SELECT group_concat(b) FROM foo)";
+    assert_eq!(one.rows("r", site).await, two.rows("r", site).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,8 +48,7 @@ async fn a_changeset_with_an_effect_on_another_table_is_not_applied_and_the_clos
     assert_eq!(server.rows("r", FOO).await, ["1|1"], "nothing of it, what is allowed neither");
     assert_eq!(server.rows("r", TYPED).await, [""; 0]);
 
-    let mut client = Client::connect_with(server.address, "r", 1, with("close")).await;
-    client.announce(&[]).await;
+    let mut client = Client::back_with(&server, "r", 1, with("close")).await;
     let start = Instant::now();
     client.start_streaming().await;
     assert!(start.elapsed() >= Duration::from_secs(1), "it is asked for its changes later");

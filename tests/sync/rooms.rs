@@ -120,8 +120,7 @@ async fn an_idle_room_closes_its_files_and_opens_again_with_what_was_in_it() {
     let start = reader.start_streaming().await;
     assert_eq!(start.exclude_sites, [site], "it is the same site");
     assert_eq!(cells(&reader.changes().await), ["1.b='kept'"]);
-    let mut author = Client::connect(&server, "r", 1).await;
-    author.announce(&[]).await;
+    let mut author = Client::back(&server, "r", 1).await;
     assert_eq!(author.start_streaming().await.since, Position::at(40));
 }
 

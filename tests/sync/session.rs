@@ -53,8 +53,7 @@ async fn the_position_that_a_client_is_told_is_where_its_last_changes_ended() {
     author.push(0, &[cell(1, "b", Value::Number(1.0), 1), cell(2, "b", Value::Number(1.0), 27)]).await;
     reader.changes().await;
     author.close().await;
-    let mut author = Client::connect(&server, "r", 1).await;
-    author.announce(&[]).await;
+    let mut author = Client::back(&server, "r", 1).await;
     assert_eq!(author.start_streaming().await.since, Position::at(27));
 }
 

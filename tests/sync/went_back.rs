@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tower_sqlite_sync::{Durability, SyncConfig};
-use tower_sqlite_sync_wire::{Position, SiteId, Value};
+use tower_sqlite_sync_wire::{Change, Message, Position, SiteId, Value};
 
 use crate::fixture::{Client, ClientOptions, Server, cell, cells, folder, last_version, until};
 
@@ -195,6 +195,72 @@ async fn a_client_that_went_back_is_asked_for_everything_once_and_gets_back_what
     assert_eq!(since, Position::at(6), "once");
     client.push(6, &[cell(61, "b", Value::Integer(6), 7)]).await;
     assert_eq!(cells(&other.changes().await), ["61.b=6"]);
+}
+
+#[tokio::test]
+async fn a_client_that_was_never_sent_anything_is_asked_for_the_few_changes_that_it_wrote_and_sent_them() {
+    let server = Server::start().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    let rows: Vec<_> = (1..=5).map(|row| cell(row, "b", Value::Integer(1), row.into())).collect();
+    client.push(0, &rows).await;
+    server.has("r", ROWS, &["1", "2", "3", "4", "5"]).await;
+    client.close().await;
+
+    // Its database is restored from a backup in which it had written two rows. It can't say so.
+    let mut client = Client::connect(&server, "r", 1).await;
+    client.announce(&[]).await;
+    let (mut since, mut back) = (None, Vec::new());
+    while since.is_none() || back.is_empty() {
+        match client.next().await {
+            Message::StartStreaming(start) => since = Some(start.since),
+            Message::Changes(changes) => back = cells(&changes),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(since, Some(Position::START));
+    assert_eq!(back, ["1.b=1", "2.b=1", "3.b=1", "4.b=1", "5.b=1"]);
+    client.push(0, &[rows[0], rows[1], cell(6, "b", Value::Integer(6), 3)]).await;
+    server.has("r", "SELECT b FROM foo WHERE a = 6", &["6"]).await;
+    client.close().await;
+
+    let mut client = Client::back(&server, "r", 1).await;
+    assert_eq!(client.start_streaming().await.since, Position::at(3), "and it has what it was sent");
+}
+
+#[tokio::test]
+async fn a_client_that_was_never_sent_anything_and_wrote_much_is_sent_a_change_that_tells_when_it_goes_back() {
+    let server = Server::start().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    let write = |step: u8| {
+        let cell =
+            move |row: u8| cell(row, "b", Value::Integer(step.into()), i64::from(step - 1) * 100 + i64::from(row));
+        (1..=100).map(move |row| Change { col_version: step.into(), ..cell(row) }).collect::<Vec<_>>()
+    };
+    client.push(0, &write(1)).await;
+    client.push(100, &write(2)).await;
+    client.push(200, &write(3)).await;
+    server.has("r", "SELECT count(*) FROM foo WHERE b = 3", &["100"]).await;
+    client.close().await;
+    let announces = async |seen: &[_]| {
+        let mut client = Client::connect(&server, "r", 1).await;
+        client.announce(seen).await;
+        let since = client.start_streaming().await.since;
+        (client, since)
+    };
+    for _ in 0..2 {
+        let (mut client, since) = announces(&[]).await;
+        assert_eq!(since, Position::at(300), "it is not asked for all of it whenever it reconnects");
+        let told = client.changes().await;
+        assert_eq!((cells(&told), told.since), (vec!["100.b=3".to_owned()], Position::START));
+        client.close().await;
+    }
+    let seen = last_version(&{
+        let (mut client, _) = announces(&[]).await;
+        client.changes().await
+    });
+    let site = server.site("r").await;
+    assert_eq!(announces(&[(site, seen)]).await.1, Position::at(300));
+    assert_eq!(announces(&[]).await.1, Position::START, "its database is an earlier one");
 }
 
 #[tokio::test]

@@ -11,9 +11,9 @@ use crr::{Crr, Merge, MergeOptions};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tower_sqlite_sync_wire as wire;
 
-use super::super::convert;
 use super::super::staged::Staged;
 use super::super::writer::{Applied, Changeset, Outcome};
+use super::super::{announced, convert};
 use super::{Commit, last_version, merge_within};
 use crate::error::Error;
 use crate::quarantine::{Order, Refused};
@@ -213,9 +213,11 @@ impl Commit {
 
     fn move_position(&self, conn: &mut Connection, sender: wire::SiteId, to: wire::Position) -> Result<(), Error> {
         let engine = |error| Error::engine(&self.room, error);
-        let (sender, to) = (convert::engine_site(sender), convert::engine_position(to));
+        let (site, to) = (convert::engine_site(sender), convert::engine_position(to));
         let tx = self.begin(conn)?;
-        Crr::of(&tx).and_then(|crr| crr.set_position(sender, to)).map_err(engine)?;
+        Crr::of(&tx).and_then(|crr| crr.set_position(site, to)).map_err(engine)?;
+        // What was set aside would be refused again, with nobody there to set it aside again.
+        announced::never_ask_again(&tx, sender).map_err(|error| Error::sqlite(&self.room, error))?;
         let now = last_version(tx).map_err(engine)?;
         self.committed(conn, now)
     }
