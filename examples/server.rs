@@ -20,7 +20,7 @@ use http::request::Parts;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +31,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections that are no sessions, or not yet. Further ones wait in the system's queue.
 const MAX_ASKING: usize = 1024;
+
+/// How many the system may queue: after a restart all clients come at once, and one whose first packet finds the queue full comes again
+/// after a second. Linux takes no more than `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
 
 /// How long requests may go on once all rooms are closed.
 const REQUESTS_GRACE: Duration = Duration::from_secs(5);
@@ -122,8 +126,7 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         .route("/", get(async || "This is a sync server; what it prints at its start says how to connect.\n"))
         .layer(layer);
 
-    let listener = TcpListener::bind(args.listen)
-        .await
+    let listener = listen(args.listen)
         .map_err(|error| format!("can't listen on {}: {error}; choose another address with --listen", args.listen))?;
     introduce(listener.local_addr()?, &config);
     let (closed, rooms_closed) = oneshot::channel();
@@ -143,6 +146,16 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     }
     tracing::info!("bye");
     Ok(())
+}
+
+/// As `TcpListener::bind` does, but with a longer queue.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Not on Windows, where it lets others listen to the same port.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// As `axum::serve` does, in HTTP/1.1, but with limits for those who connect and ask for nothing. Takes connections until `closing` is
