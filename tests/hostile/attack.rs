@@ -20,7 +20,7 @@ const AT_A_TIME: usize = 50;
 const LASTS: Duration = Duration::from_millis(500);
 
 /// What the allocator may keep of an attack that is over, in KiB: blocks that are partly in use.
-const LEFT_OVER: u64 = 48 << 10;
+const LEFT_OVER: u64 = 32 << 10;
 
 /// One attack at a time: the others would slow down what has to be prompt.
 pub(crate) static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

@@ -45,12 +45,12 @@ fn head(len: u64) -> Vec<u8> {
 
 #[tokio::test]
 async fn who_never_announces_itself() {
-    survives(&[("ANNOUNCE_TIMEOUT", "60")], 64, async |address, n| hold(connect(address, "big", n).await)).await;
+    survives(&[("ANNOUNCE_TIMEOUT", "60")], 24, async |address, n| hold(connect(address, "big", n).await)).await;
 }
 
 #[tokio::test]
 async fn who_announces_itself_and_never_reads() {
-    survives(&[("SENDING_BYTES", "16000000")], 200, async |address, n| {
+    survives(&[("SENDING_BYTES", "16000000")], 150, async |address, n| {
         if n == 0 {
             fill(address, "big", 60).await;
         }
@@ -64,7 +64,7 @@ async fn who_announces_itself_and_never_reads() {
 /// A value that is larger than what is sent at a time is read by each of them, from where it says that it is.
 #[tokio::test]
 async fn who_waits_for_a_large_value_and_never_reads() {
-    survives(&[("SENDING_BYTES", "16000000")], 200, async |address, n| {
+    survives(&[("SENDING_BYTES", "16000000")], 150, async |address, n| {
         let mut client = connect(address, "large", n).await;
         if n == 0 {
             client.enter().await;
@@ -83,7 +83,7 @@ async fn who_waits_for_a_large_value_and_never_reads() {
 
 #[tokio::test]
 async fn who_claims_a_frame_of_a_gibibyte() {
-    survives(&[], 64, async |address, n| {
+    survives(&[], 24, async |address, n| {
         let mut client = connect(address, "big", n).await;
         client.announce(&[]).await;
         let mut stream = client.into_stream();
@@ -95,7 +95,7 @@ async fn who_claims_a_frame_of_a_gibibyte() {
 
 #[tokio::test]
 async fn who_claims_a_frame_of_the_largest_size_and_sends_little_of_it() {
-    survives(&[], 64, async |address, n| {
+    survives(&[], 24, async |address, n| {
         let mut client = connect(address, "empty", n).await;
         client.enter().await;
         let mut stream = client.into_stream();
@@ -107,7 +107,7 @@ async fn who_claims_a_frame_of_the_largest_size_and_sends_little_of_it() {
 
 #[tokio::test]
 async fn who_dribbles() {
-    survives(&[("ANNOUNCE_TIMEOUT", "2")], 64, async |address, n| {
+    survives(&[("ANNOUNCE_TIMEOUT", "2")], 24, async |address, n| {
         let mut stream = connect(address, "big", n).await.into_stream();
         async move {
             stream.write_all(&head(60)).await.unwrap();
@@ -121,7 +121,7 @@ async fn who_dribbles() {
 
 #[tokio::test]
 async fn who_sends_changes_and_never_waits() {
-    survives(&[], 100, async |address, n| {
+    survives(&[], 48, async |address, n| {
         let mut client = connect(address, "busy", n).await;
         client.enter().await;
         let text = "x".repeat(1_000);
@@ -183,7 +183,7 @@ async fn who_sends_much_at_once() {
 
 #[tokio::test]
 async fn who_pings_and_never_reads() {
-    survives(&[], 64, async |address, n| {
+    survives(&[], 24, async |address, n| {
         let mut client = connect(address, "empty", n).await;
         client.enter().await;
         async move { while client.try_send_frame(WsMessage::Ping(Bytes::from_static(&[7; 125]))).await.is_ok() {} }
