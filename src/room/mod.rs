@@ -50,7 +50,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tower_sqlite_sync_wire as wire;
 
 pub(crate) use self::announced::Standing;
@@ -90,6 +90,9 @@ use crate::error::Error;
 use crate::primary::Primary;
 use crate::quarantine::Quarantine;
 use crate::store::Home;
+
+/// How long it takes the writer to come to a small read, before opening another connection is the lesser evil.
+const WRITER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often a writer is interrupted that is given up: it may be between two statements.
 const INTERRUPTS: Duration = Duration::from_millis(2);
@@ -376,12 +379,12 @@ impl Room {
 
     /// The identity that has written from `site`.
     pub(crate) async fn holder(&self, site: wire::SiteId) -> Result<Option<String>, Error> {
-        self.read(move |conn| sites::holder(conn, site)).await?.map_err(|error| Error::sqlite(&self.name, error))
+        self.peek(move |conn| sites::holder(conn, site)).await?.map_err(|error| Error::sqlite(&self.name, error))
     }
 
     /// What the room has from `site`.
     pub(crate) async fn position(&self, site: wire::SiteId) -> Result<wire::Position, Error> {
-        let position = self.read(move |conn| crr::Crr::of(conn)?.position(engine_site(site))).await;
+        let position = self.peek(move |conn| crr::Crr::of(conn)?.position(engine_site(site))).await;
         let position = position.and_then(|read| read.map_err(|error| Error::engine(&self.name, error)));
         position.map(convert::wire_position).inspect_err(|error| self.parts.note(error))
     }
@@ -392,7 +395,7 @@ impl Room {
         if !self.is_written_here {
             return Ok(Standing::GoesOn);
         }
-        let before = self.read(move |conn| -> crr::Result<_> {
+        let before = self.peek(move |conn| -> crr::Result<_> {
             let has_written = crr::Crr::of(conn)?.position(engine_site(site))? > crr::Position::default();
             Ok(has_written.then_some(announced::known(conn, site)?))
         });
@@ -405,6 +408,22 @@ impl Room {
             self.queue.forget(site).await?;
         }
         Ok(standing)
+    }
+
+    /// Runs `job`, which is done at once, in a read transaction. A room that nobody reads otherwise needs no connection for it: the
+    /// writer's is there, and usually has little to do.
+    async fn peek<T: Send + 'static>(
+        &self,
+        job: impl Fn(&Connection) -> T + Clone + Send + 'static,
+    ) -> Result<T, Error> {
+        if let Reads::Pool(connections) = &self.reads
+            && self.is_written_here
+            && !connections.are_open()
+            && let Ok(result) = timeout(WRITER_PATIENCE, self.queue.read(job.clone())).await
+        {
+            return result;
+        }
+        self.read(job).await
     }
 
     /// Runs `job` in a read transaction.
