@@ -130,14 +130,21 @@ impl Grant {
 
     /// Waits until it ends; for ever if it doesn't.
     pub(crate) async fn expired(&self) {
-        let Some(at) = self.expires_at else { return std::future::pending().await };
-        let mut end = std::pin::pin!(sleep(left(at)));
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut end => return,
-                () = sleep(LOOK_AT_CLOCK) => if left(at).is_zero() { return },
-            }
+        match self.expires_at {
+            // In a box that most connections don't need.
+            Some(at) => Box::pin(passed(at)).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn passed(at: SystemTime) {
+    let mut end = std::pin::pin!(sleep(left(at)));
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut end => return,
+            () = sleep(LOOK_AT_CLOCK) => if left(at).is_zero() { return },
         }
     }
 }

@@ -168,6 +168,8 @@ impl Hub {
     /// Runs a connection. A shutdown waits for it.
     pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
         let overtime = self.overtime.clone();
+        // Not in the task: a future that is handed through others takes its size in each of them.
+        let connection = Box::pin(connection);
         self.tasks.spawn(async move {
             tokio::select! {
                 () = connection => {}

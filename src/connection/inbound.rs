@@ -12,9 +12,9 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 use tower_sqlite_sync_wire::{ChangeList, Changes, Message, Position, RejectChanges, SiteId, StartStreaming};
 
 use super::dialect::Dialect;
+use super::errands::{Errand, Errands};
 use super::intake::Refusal;
 use super::liveness::Liveness;
-use super::outbound::Command;
 use super::upload::Upload;
 use super::{Close, End, NOBODY, Session};
 use crate::config::SyncConfig;
@@ -31,6 +31,12 @@ const MAX_IN_FLIGHT: usize = 16;
 /// How soon, and how late, a client that doesn't continue where it was told to is told again.
 const RESTART_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// What a connection has to do something about.
+enum Step {
+    Frame(WsMessage),
+    Outcome(Outcome),
+}
+
 /// The receiving half of a session.
 pub(super) struct Inbound<'a, S> {
     stream: &'a mut S,
@@ -44,16 +50,45 @@ pub(super) struct Inbound<'a, S> {
     config: &'a SyncConfig,
     refusals: &'a Refusals,
     liveness: &'a Liveness,
-    commands: mpsc::Sender<Command>,
-    reply: mpsc::UnboundedSender<Outcome>,
-    outcomes: mpsc::UnboundedReceiver<Outcome>,
-    in_flight: usize,
+    errands: &'a Errands,
+    outcomes: Outcomes,
     restart: Option<Restart>,
     retelling: bool,
     /// The next changes are all that the client has of a room that forked, the work of others too.
     brings_back: bool,
     /// Changes that came before they were asked for.
     unasked: Option<Message>,
+}
+
+/// What becomes of the changesets that the writer has. Most connections have sent none, and the way to them takes kilobytes: it is
+/// there only for as long as something is under way.
+#[derive(Debug, Default)]
+struct Outcomes {
+    way: Option<(mpsc::UnboundedSender<Outcome>, mpsc::UnboundedReceiver<Outcome>)>,
+    in_flight: usize,
+}
+
+impl Outcomes {
+    /// Where the outcome of the next changeset goes.
+    fn reply(&mut self) -> mpsc::UnboundedSender<Outcome> {
+        self.way.get_or_insert_with(mpsc::unbounded_channel).0.clone()
+    }
+
+    /// That one is under way.
+    fn expect(&mut self) {
+        self.in_flight = self.in_flight.saturating_add(1);
+    }
+
+    /// The next one; for ever if nothing is under way. Cancel-safe.
+    async fn next(&mut self) -> Option<Outcome> {
+        let Some((_, outcomes)) = &mut self.way else { return std::future::pending().await };
+        let outcome = outcomes.recv().await;
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if self.in_flight == 0 {
+            self.way = None;
+        }
+        outcome
+    }
 }
 
 /// The client was told to continue from elsewhere, and has not yet.
@@ -67,8 +102,7 @@ impl<'a, S> Inbound<'a, S>
 where
     S: Stream<Item = Result<WsMessage, WsError>> + Unpin,
 {
-    pub(super) fn new(stream: &'a mut S, session: &Session<'a>, commands: mpsc::Sender<Command>) -> Self {
-        let (reply, outcomes) = mpsc::unbounded_channel();
+    pub(super) fn new(stream: &'a mut S, session: &'a Session<'_>) -> Self {
         Self {
             stream,
             dialect: session.dialect,
@@ -81,10 +115,8 @@ where
             config: session.config,
             refusals: session.refusals,
             liveness: session.liveness,
-            commands,
-            reply,
-            outcomes,
-            in_flight: 0,
+            errands: &session.errands,
+            outcomes: Outcomes::default(),
             restart: None,
             retelling: false,
             brings_back: false,
@@ -123,38 +155,44 @@ where
 
     /// Receives until the connection must end, and says why. `upload` is the place that the client has among those that bring back
     /// what they have of the room, if it is one of them.
-    pub(super) async fn run(mut self, mut upload: Option<Upload>) -> End {
+    pub(super) async fn run(&mut self, mut upload: Option<Upload>) -> End {
         if let Some(message) = self.unasked.take() {
-            if let Err(end) = self.on_message(message).await {
+            if let Err(end) = Box::pin(self.on_message(message)).await {
                 return end;
             }
             self.liveness.message_gone();
         }
         loop {
-            let step = if self.in_flight < MAX_IN_FLIGHT {
-                tokio::select! {
-                    Some(outcome) = self.outcomes.recv() => {
-                        upload = None;
-                        self.on_outcome(outcome).await
-                    }
-                    received = receive(self.stream, self.config, self.liveness) => match received {
-                        Ok(message) => self.on_frame(message).await,
-                        Err(end) => Err(end),
-                    },
-                    () = over(upload.as_ref(), self.liveness) => {
-                        upload = None;
-                        Ok(())
-                    }
-                }
-            } else {
-                let _held = self.liveness.hold();
-                match self.outcomes.recv().await {
-                    Some(outcome) => self.on_outcome(outcome).await,
-                    None => Err(End::Gone),
-                }
+            let step = match self.next(&mut upload).await {
+                // What is done with it takes more memory than waiting for it, and seldom happens.
+                Ok(Step::Frame(frame)) => Box::pin(self.on_frame(frame)).await,
+                Ok(Step::Outcome(outcome)) => match self.on_outcome(outcome) {
+                    Ok(None) => Ok(()),
+                    Ok(Some(start)) => Box::pin(self.errand(start)).await,
+                    Err(end) => Err(end),
+                },
+                Err(end) => Err(end),
             };
             if let Err(end) = step {
                 return end;
+            }
+        }
+    }
+
+    /// Waits for what comes next.
+    async fn next(&mut self, upload: &mut Option<Upload>) -> Result<Step, End> {
+        if self.outcomes.in_flight >= MAX_IN_FLIGHT {
+            let _held = self.liveness.hold();
+            return self.outcomes.next().await.map(Step::Outcome).ok_or(End::Gone);
+        }
+        loop {
+            tokio::select! {
+                Some(outcome) = self.outcomes.next() => {
+                    *upload = None;
+                    return Ok(Step::Outcome(outcome));
+                }
+                received = receive(self.stream, self.config, self.liveness) => return received.map(Step::Frame),
+                () = over(upload.as_ref(), self.liveness) => *upload = None,
             }
         }
     }
@@ -176,7 +214,7 @@ where
             Message::Changes(changes) => self.on_changes(changes).await,
             Message::RejectChanges(RejectChanges { whose, since }) => {
                 if whose == self.room.site() {
-                    self.command(Command::Rewind(since)).await?;
+                    self.errands.push(Errand::Rewind(since)).await;
                 }
                 Ok(())
             }
@@ -203,10 +241,10 @@ where
             Arc::make_mut(&mut rights).brings_back = true;
         }
         let is_refused = self.is_objected_to(&changes, &rights).await?;
-        let (schema_version, reply) = (self.schema_version, self.reply.clone());
+        let (schema_version, reply) = (self.schema_version, self.outcomes.reply());
         let changeset = Changeset { sender, since, changes, schema_version, rights, is_refused, reply };
         self.room.merge(changeset).await.map_err(|error| refused(&error))?;
-        self.in_flight += 1;
+        self.outcomes.expect();
         Ok(())
     }
 
@@ -233,11 +271,11 @@ where
         }
     }
 
-    async fn on_outcome(&mut self, outcome: Outcome) -> Result<(), End> {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    /// What the client is told of it, if anything.
+    fn on_outcome(&mut self, outcome: Outcome) -> Result<Option<StartStreaming>, End> {
         match outcome {
-            Outcome::Applied(applied) => self.on_applied(applied).await,
-            Outcome::Gap(position) => self.on_gap(position).await,
+            Outcome::Applied(applied) => Ok(self.on_applied(applied)),
+            Outcome::Gap(position) => Ok(self.on_gap(position)),
             Outcome::Failed(error) => {
                 if error.is_refusal() {
                     self.refusals.refuse(self.room.name(), self.client);
@@ -247,46 +285,46 @@ where
         }
     }
 
-    async fn on_applied(&mut self, applied: Applied) -> Result<(), End> {
+    fn on_applied(&mut self, applied: Applied) -> Option<StartStreaming> {
         self.restart = None;
         self.refusals.forgive(self.room.name(), self.client);
         if applied.partial_rows && !self.retelling {
             // The client's engine changed a primary key: it sends the new row's key, but not the columns that it takes for known.
             tracing::info!("rows came without all their columns, asking the client for everything once");
             self.retelling = true;
-            return self.start_streaming(Position::START, NOBODY).await;
+            return Some(start_streaming(Position::START, NOBODY));
         }
         if self.retelling && applied.since == Position::START {
             self.retelling = false;
-            return self.start_streaming(applied.position, self.room.site()).await;
+            return Some(start_streaming(applied.position, self.room.site()));
         }
-        Ok(())
+        None
     }
 
     /// The changeset doesn't continue what the room has. Clients can't handle a rejection; a second StartStreaming makes them send
     /// again from there. Others that were under way meanwhile have the same gap.
-    async fn on_gap(&mut self, position: Position) -> Result<(), End> {
+    fn on_gap(&mut self, position: Position) -> Option<StartStreaming> {
         let now = Instant::now();
         let delay = match &self.restart {
             None => RESTART_DELAYS.0,
             Some(restart) if now >= restart.told + restart.delay => {
                 restart.delay.saturating_mul(2).min(RESTART_DELAYS.1)
             }
-            Some(_) => return Ok(()),
+            Some(_) => return None,
         };
         tracing::info!(position = position.db_version, "changes don't continue what is here, asking for them again");
         self.restart = Some(Restart { told: now, delay });
-        self.start_streaming(position, self.room.site()).await
+        Some(start_streaming(position, self.room.site()))
     }
 
-    async fn start_streaming(&self, since: Position, exclude: SiteId) -> Result<(), End> {
-        let message = StartStreaming { since, exclude_sites: vec![exclude], local_only: false };
-        self.command(Command::Send(Message::StartStreaming(message))).await
+    async fn errand(&self, start: StartStreaming) -> Result<(), End> {
+        self.errands.push(Errand::Send(Box::new(Message::StartStreaming(start)))).await;
+        Ok(())
     }
+}
 
-    async fn command(&self, command: Command) -> Result<(), End> {
-        self.commands.send(command).await.map_err(|_| End::Gone)
-    }
+fn start_streaming(since: Position, exclude: SiteId) -> StartStreaming {
+    StartStreaming { since, exclude_sites: vec![exclude], local_only: false }
 }
 
 /// The next message of the protocol, not decoded yet. Cancel-safe.
@@ -309,7 +347,7 @@ where
 /// Waits until a client that was asked for what it has need not be waited for; for ever if there is none.
 async fn over(upload: Option<&Upload>, liveness: &Liveness) {
     match upload {
-        Some(upload) => upload.over(liveness).await,
+        Some(upload) => Box::pin(upload.over(liveness)).await,
         None => std::future::pending().await,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   socket ──▶ inbound ──changesets──▶ writer        feed ──frames──▶ outbound ──▶ socket
-//!                 └───────────────── commands ─────────────────────────▲
+//!                 └───────────────── errands ──────────────────────────▲
 //! ```
 
 mod backoff;
@@ -10,6 +10,7 @@ mod budget;
 mod close;
 mod dialect;
 mod discreet;
+mod errands;
 mod inbound;
 mod intake;
 mod liveness;
@@ -20,9 +21,9 @@ mod upload;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -34,9 +35,10 @@ pub(crate) use self::budget::Budget;
 pub(crate) use self::close::Close;
 use self::dialect::Dialect;
 use self::discreet::Discreet;
+use self::errands::{Errand, Errands};
 use self::inbound::Inbound;
 use self::liveness::{Liveness, Watched};
-use self::outbound::{Command, Cursor, Outbound};
+use self::outbound::{Cursor, Outbound};
 use self::pieces::Pieces;
 use self::upload::Upload;
 use crate::config::SyncConfig;
@@ -50,20 +52,23 @@ use crate::room::{Lease, Purpose, Room, RoomName, SchemaName, Standing, WantedSc
 use crate::sessions::Present;
 use crate::tally::Counted;
 
-/// What a socket reads ahead. Most connections are idle most of the time.
-const READ_BUFFER: usize = 4 << 10;
+/// What tungstenite reads at a time: [`Pieces`] has read ahead for it.
+const READ_BUFFER: usize = 256;
 
 /// How much is gathered before it is written to the socket.
 const WRITE_BUFFER: usize = 16 << 10;
 
-/// Commands from the inbound half that may wait for the outbound one.
-const MAX_COMMANDS: usize = 32;
+/// What is read at a time of that which nobody hears any more.
+const SCRAP: usize = 4 << 10;
 
 /// How long a peer may take to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A site id that no site has, since it is no random UUID: excluding it excludes nothing.
 const NOBODY: SiteId = SiteId::from_bytes([0xff; 16]);
+
+/// A socket of ours, under its layers.
+type Socket<IO> = Discreet<WebSocketStream<Pieces<Watched<IO>>>>;
 
 /// Who was let in, where to, and with which rights.
 #[derive(Debug)]
@@ -103,6 +108,19 @@ struct Session<'a> {
     liveness: &'a Liveness,
     /// For what is on its way to clients.
     sending: &'a Budget,
+    /// From the inbound half to the outbound one.
+    errands: Errands,
+}
+
+/// A client that has announced itself, and its place in the room.
+struct Arrived<'a> {
+    lease: Lease,
+    session: Session<'a>,
+    start: StartStreaming,
+    begin: Cursor,
+    standing: Standing,
+    /// It knows the room only as a site that it was before, so that it sends everything that it has of it.
+    brings_back: bool,
 }
 
 /// Serves an upgraded socket until it ends.
@@ -114,7 +132,7 @@ where
     async {
         let liveness = Arc::new(Liveness::new(hub.intake()));
         let limit = hub.config().max_message_bytes();
-        let io = Pieces::new(Watched::new(io, liveness.clone()), READ_BUFFER, limit);
+        let io = Pieces::new(Watched::new(io, liveness.clone()), limit);
         let limit = Some(limit);
         let websocket = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -132,25 +150,12 @@ where
             close = guest.present.told_to_go() => End::Close(close),
             () = guest.grant.expired() => End::Close(Close::expired()),
         };
-        match end {
-            End::Close(close) => {
-                tracing::info!(code = close.code(), reason = close.reason(), "connection closed");
-                if close.blames_the_peer() {
-                    hub.blame(&admission);
-                }
-                if !say_goodbye(&close, &mut sink, &mut stream).await
-                    && let Ok(socket) = sink.reunite(stream)
-                {
-                    linger(socket.into_inner().into_inner().into_inner().into_inner()).await;
-                }
-            }
-            End::Left(code) => {
-                tracing::info!(code, "connection closed by the client");
-                // Answers the client's close.
-                drop(timeout(CLOSE_TIMEOUT, sink.close()).await);
-            }
-            End::Gone => tracing::info!("connection lost"),
+        if let End::Close(close) = &end
+            && close.blames_the_peer()
+        {
+            hub.blame(&admission);
         }
+        Box::pin(part(end, sink, stream)).await;
         drop(admission);
     }
     .instrument(span)
@@ -158,34 +163,66 @@ where
 }
 
 /// From the announce to the end.
+///
+/// Most connections are idle most of the time, and there may be many: what is not going on takes no memory. So whatever is rare, or
+/// soon over, has its future in a box.
 async fn converse<W, R>(hub: &Hub, guest: &Guest, liveness: &Liveness, sink: &mut W, stream: &mut R) -> End
 where
     W: Sink<WsMessage, Error = WsError> + Unpin,
+    R: Stream<Item = Result<WsMessage, WsError>> + Unpin,
+{
+    let Arrived { lease: _lease, session, start, begin, standing, brings_back } =
+        match Box::pin(arrive(hub, guest, liveness, stream)).await {
+            Ok(arrived) => arrived,
+            Err(end) => return end,
+        };
+    let _connected = session.room.connected();
+    let mut inbound = Inbound::new(stream, &session);
+    let mut outbound = Outbound::new(sink, &session, begin);
+    match standing {
+        Standing::WentBack => outbound.include_its_own(session.room.now()),
+        Standing::Untold => outbound.give_it_a_position(),
+        Standing::GoesOn => {}
+    }
+    let receiving = async {
+        match Box::pin(ask(&session, &mut inbound, start, brings_back)).await {
+            Ok(upload) => inbound.run(upload).await,
+            Err(end) => end,
+        }
+    };
+    tokio::select! {
+        // In this order: whoever must go is sent nothing more, and StartStreaming is queued before the first changes are.
+        biased;
+        close = session.room.ending().ended() => End::Close(close),
+        close = session.room.outgrown(&session.schema) => End::Close(close),
+        end = receiving => end,
+        end = outbound.run() => end,
+    }
+}
+
+/// From the announce to a place in the room.
+async fn arrive<'a, R>(
+    hub: &'a Hub,
+    guest: &'a Guest,
+    liveness: &'a Liveness,
+    stream: &mut R,
+) -> Result<Arrived<'a>, End>
+where
     R: Stream<Item = Result<WsMessage, WsError>> + Unpin,
 {
     let config = hub.config();
     let arrived = Instant::now();
     let announced = timeout(config.announce_timeout(), announce(stream, config, liveness)).await;
     let (dialect, presence) = match announced {
-        Ok(Ok(announced)) => announced,
-        Ok(Err(end)) => return end,
-        Err(_) => return End::Close(Close::protocol("announce yourself sooner (announce_timeout)")),
+        Ok(announced) => announced?,
+        Err(_) => return Err(Close::protocol("announce yourself sooner (announce_timeout)").into()),
     };
     Span::current().record("site", field::display(presence.sender));
-    let (lease, schema) = match enter(hub, guest, &presence).await {
-        Ok(entered) => entered,
-        Err(end) => return end,
-    };
+    let (lease, schema) = enter(hub, guest, &presence).await?;
     let client = presence.sender;
     guest.present.announced(engine_site(client));
-    let rebinds = match taken_over(hub, guest, &lease, client).await {
-        Ok(rebinds) => rebinds,
-        Err(end) => return end,
-    };
-    let standing = match greet(&lease, &presence, guest.grant.access(), arrived).await {
-        Ok(standing) => standing,
-        Err(end) => return end,
-    };
+    let rebinds = taken_over(hub, guest, &lease, client).await?;
+    let standing = greet(&lease, &presence, guest.grant.access(), arrived).await?;
     let session = Session {
         dialect,
         room: lease.clone(),
@@ -198,48 +235,58 @@ where
         refusals: hub.refusals(),
         liveness,
         sending: hub.sending(),
+        errands: Errands::default(),
     };
-    let start = match start_streaming(&session).await {
-        Ok(message) => Command::Send(Message::StartStreaming(message)),
-        Err(end) => return end,
-    };
-    let _connected = session.room.connected();
-    let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
-    let mut inbound = Inbound::new(stream, &session, commands.clone());
-    let mut outbound = Outbound::new(sink, &session, obeyed, seen(&session.room, &presence));
-    match standing {
-        Standing::WentBack => outbound.include_its_own(session.room.now()),
-        Standing::Untold => outbound.give_it_a_position(),
-        Standing::GoesOn => {}
+    let start = start_streaming(&session).await?;
+    let (begin, brings_back) = (seen(&session.room, &presence), brings_back(&session.room, &presence));
+    Ok(Arrived { lease, session, start, begin, standing, brings_back })
+}
+
+/// Asks a client for its changes, once it is time to. It has a place among those that bring back what they have of the room, if it is
+/// one of them.
+async fn ask<R>(
+    session: &Session<'_>,
+    inbound: &mut Inbound<'_, R>,
+    start: StartStreaming,
+    brings_back: bool,
+) -> Result<Option<Upload>, End>
+where
+    R: Stream<Item = Result<WsMessage, WsError>> + Unpin,
+{
+    let wait = session.refusals.wait(session.room.name(), session.client);
+    if !wait.is_zero() {
+        tracing::info!(?wait, "changes of this site were refused, asking for them later");
+        inbound.wait_for(sleep(wait)).await?;
     }
-    let receiving = async {
-        let wait = hub.refusals().wait(session.room.name(), client);
-        if !wait.is_zero() {
-            tracing::info!(?wait, "changes of this site were refused, asking for them later");
-            if let Err(end) = inbound.wait_for(sleep(wait)).await {
-                return end;
+    let mut upload = None;
+    if session.access == Access::ReadWrite && brings_back {
+        inbound.expect_others_work();
+        upload = inbound.wait_for(Upload::wait(session.room.uploads())).await?;
+    }
+    session.errands.push(Errand::Send(Box::new(Message::StartStreaming(start)))).await;
+    Ok(upload)
+}
+
+/// The end of a conversation.
+async fn part<IO>(end: End, mut sink: SplitSink<Socket<IO>, WsMessage>, mut stream: SplitStream<Socket<IO>>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    match end {
+        End::Close(close) => {
+            tracing::info!(code = close.code(), reason = close.reason(), "connection closed");
+            if !say_goodbye(&close, &mut sink, &mut stream).await
+                && let Ok(socket) = sink.reunite(stream)
+            {
+                linger(socket.into_inner().into_inner().into_inner().into_inner()).await;
             }
         }
-        let mut upload = None;
-        if session.access == Access::ReadWrite && brings_back(&session.room, &presence) {
-            inbound.expect_others_work();
-            match inbound.wait_for(Upload::wait(session.room.uploads())).await {
-                Ok(place) => upload = place,
-                Err(end) => return end,
-            }
+        End::Left(code) => {
+            tracing::info!(code, "connection closed by the client");
+            // Answers the client's close.
+            drop(timeout(CLOSE_TIMEOUT, sink.close()).await);
         }
-        match commands.send(start).await {
-            Ok(()) => inbound.run(upload).await,
-            Err(_) => End::Gone,
-        }
-    };
-    tokio::select! {
-        // In this order: whoever must go is sent nothing more, and StartStreaming is queued before the first changes are.
-        biased;
-        close = session.room.ending().ended() => End::Close(close),
-        close = session.room.outgrown(&session.schema) => End::Close(close),
-        end = receiving => end,
-        end = outbound.run() => end,
+        End::Gone => tracing::info!("connection lost"),
     }
 }
 
@@ -396,7 +443,7 @@ where
 /// Reads what a peer still sends although its messages are no longer heard. A socket that is dropped with unread bytes is reset,
 /// and the close that was sent is lost with it.
 async fn linger(mut io: impl AsyncRead + Unpin) {
-    let mut scrap = vec![0; READ_BUFFER];
+    let mut scrap = vec![0; SCRAP];
     let read_all = async { while io.read(&mut scrap).await.is_ok_and(|read| read > 0) {} };
     drop(timeout(CLOSE_TIMEOUT, read_all).await);
 }

@@ -1,15 +1,18 @@
 //! What goes to a client: it pulls from the feed when its socket can take more, so there is no backlog to overflow.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{Sink, SinkExt};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
-use tower_sqlite_sync_wire::{Message, Position, SiteId};
+use tower_sqlite_sync_wire::{Position, SiteId};
 
 use super::backoff::Backoff;
+use super::errands::Errand;
 use super::{Close, End, NOBODY, Session};
 use crate::config::SyncConfig;
 use crate::room::{Frame, Pull, Selection, engine_site};
@@ -31,19 +34,13 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(5);
 
 const TOO_SLOW: &str = "this client reads too slowly (slow_reader_timeout)";
 
-/// What the inbound side wants sent.
-#[derive(Debug)]
-pub(super) enum Command {
-    Send(Message),
-    /// The client says that it lacks what follows this position.
-    Rewind(Position),
-}
+/// Asks a socket whether it is done with something.
+type PollSink<S> = fn(&mut S, &mut Context<'_>) -> Poll<Result<(), WsError>>;
 
 /// The sending half of a session.
 pub(super) struct Outbound<'a, S> {
     sink: &'a mut S,
     session: &'a Session<'a>,
-    commands: mpsc::Receiver<Command>,
     /// Where the client was when it announced itself.
     begin: Cursor,
     cursor: Cursor,
@@ -75,6 +72,8 @@ impl Cursor {
 /// When something is due though nothing happens.
 #[derive(Debug)]
 struct Timers {
+    /// Wakes when something may be due.
+    alarm: Pin<Box<Sleep>>,
     ping: Instant,
     probe: Option<Instant>,
     /// No changes are sent before this.
@@ -83,11 +82,16 @@ struct Timers {
 
 impl Timers {
     fn new(config: &SyncConfig) -> Self {
-        Self { ping: Instant::now() + config.heartbeat(), probe: None, resume: None }
+        let ping = Instant::now() + config.heartbeat();
+        Self { alarm: Box::pin(sleep_until(ping)), ping, probe: None, resume: None }
     }
 
-    fn next(&self) -> Instant {
-        [self.probe, self.resume].into_iter().flatten().fold(self.ping, Instant::min)
+    /// Sets the alarm, unless it wakes soon enough: what each message puts off must not move a timer each time.
+    fn arm(&mut self) {
+        let due = [self.probe, self.resume].into_iter().flatten().fold(self.ping, Instant::min);
+        if self.alarm.is_elapsed() || due < self.alarm.deadline() {
+            self.alarm.as_mut().reset(due);
+        }
     }
 
     /// Whether changes must wait.
@@ -108,16 +112,10 @@ where
     S: Sink<WsMessage, Error = WsError> + Unpin,
 {
     /// The sending half for a client that is at `begin`.
-    pub(super) fn new(
-        sink: &'a mut S,
-        session: &'a Session<'a>,
-        commands: mpsc::Receiver<Command>,
-        begin: Cursor,
-    ) -> Self {
+    pub(super) fn new(sink: &'a mut S, session: &'a Session<'a>, begin: Cursor) -> Self {
         Self {
             sink,
             session,
-            commands,
             begin,
             cursor: begin,
             own_upto: 0,
@@ -145,47 +143,54 @@ where
     }
 
     /// Sends until the connection must end, and says why.
-    pub(super) async fn run(mut self) -> End {
+    pub(super) async fn run(&mut self) -> End {
         let mut now = self.session.room.subscribe();
         loop {
             now.mark_unchanged();
-            match self.send_what_is_there().await {
-                Ok(()) => {}
-                Err(end) => return end,
+            if let Err(end) = self.send_what_is_there().await {
+                return end;
             }
-            tokio::select! {
-                command = self.commands.recv() => match command {
-                    Some(command) => if let Err(end) = self.obey(command).await { return end },
-                    None => return End::Gone,
+            self.timers.arm();
+            let is_due = tokio::select! {
+                () = self.session.errands.queued() => false,
+                changed = now.changed() => match changed {
+                    Ok(()) => false,
+                    Err(_) => return End::Close(Close::going_away()),
                 },
-                changed = now.changed() => if changed.is_err() { return End::Close(Close::going_away()) },
-                () = sleep_until(self.timers.next()) => if let Err(end) = self.on_time().await { return end },
+                () = &mut self.timers.alarm => true,
+            };
+            if is_due && let Err(end) = Box::pin(self.on_time()).await {
+                return end;
             }
         }
     }
 
-    /// Sends commands and changes until there are none, and flushes once.
+    /// Does errands and sends changes until there are none, and flushes once.
     async fn send_what_is_there(&mut self) -> Result<(), End> {
         loop {
-            while let Ok(command) = self.commands.try_recv() {
-                self.obey(command).await?;
+            while let Some(errand) = self.session.errands.take() {
+                self.run_errand(errand).await?;
             }
             if self.timers.paused() {
                 break;
             }
             match self.session.room.pull(self.cursor.read) {
-                Pull::UpToDate if self.untold => self.send_the_last_change().await?,
+                Pull::UpToDate if self.untold => Box::pin(self.send_the_last_change()).await?,
                 Pull::UpToDate => break,
                 Pull::Frames(frames) => {
                     let bytes = frames.iter().map(|frame| frame.byte_len()).sum();
                     match self.session.sending.share(bytes) {
                         Some(_share) => self.send_frames(&frames).await?,
                         None if bytes <= FRAGMENT => self.send_frames(&frames).await?,
-                        None => self.catch_up(frames.last().map_or(self.cursor.read, |frame| frame.upto)).await?,
+                        None => {
+                            let upto = frames.last().map_or(self.cursor.read, |frame| frame.upto);
+                            Box::pin(self.catch_up(upto)).await?;
+                        }
                     }
                 }
-                Pull::Unencoded => self.session.room.encode(self.cursor.read).await?,
-                Pull::Behind(upto) => self.catch_up(upto).await?,
+                // Boxed: they take more memory than all the rest, and most connections are up to date most of the time.
+                Pull::Unencoded => Box::pin(self.session.room.encode(self.cursor.read)).await?,
+                Pull::Behind(upto) => Box::pin(self.catch_up(upto)).await?,
             }
         }
         self.flush().await
@@ -258,14 +263,14 @@ where
         Ok(())
     }
 
-    async fn obey(&mut self, command: Command) -> Result<(), End> {
-        match command {
-            Command::Send(message) => {
+    async fn run_errand(&mut self, errand: Errand) -> Result<(), End> {
+        match errand {
+            Errand::Send(message) => {
                 tracing::debug!(message = message.name(), "message sent");
                 self.feed(self.session.dialect.encode(&message)).await?;
                 self.flush().await
             }
-            Command::Rewind(position) => {
+            Errand::Rewind(position) => {
                 self.rewind(position);
                 Ok(())
             }
@@ -323,19 +328,44 @@ where
             let usual = config.slow_reader_timeout();
             if sending.is_short() { usual.min(SHORT_PATIENCE) } else { usual }
         };
-        tokio::select! {
-            biased;
-            fed = self.sink.feed(message) => fed.map_err(|_| End::Gone),
-            () = self.session.liveness.stalled(limit) => Err(End::Close(Close::try_again(TOO_SLOW))),
+        if !self.is_done(Self::poll_ready).await? {
+            Box::pin(self.wait(Self::poll_ready, limit)).await?;
         }
+        self.sink.start_send_unpin(message).map_err(|_| End::Gone)
     }
 
     async fn flush(&mut self) -> Result<(), End> {
-        let limit = || self.session.config.slow_reader_timeout();
+        let config = self.session.config;
+        if !self.is_done(Self::poll_flush).await? {
+            Box::pin(self.wait(Self::poll_flush, || config.slow_reader_timeout())).await?;
+        }
+        Ok(())
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WsError>> {
+        self.sink.poll_ready_unpin(cx)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WsError>> {
+        self.sink.poll_flush_unpin(cx)
+    }
+
+    /// Whether the socket takes it at once, as nearly always. What it takes to wait for one that doesn't is not there until then.
+    async fn is_done(&mut self, poll: PollSink<Self>) -> Result<bool, End> {
+        poll_fn(|cx| match poll(self, cx) {
+            Poll::Ready(done) => Poll::Ready(done.map(|()| true).map_err(|_| End::Gone)),
+            Poll::Pending => Poll::Ready(Ok(false)),
+        })
+        .await
+    }
+
+    /// Waits for the socket, but not for longer than `limit` says.
+    async fn wait(&mut self, poll: PollSink<Self>, limit: impl Fn() -> Duration) -> Result<(), End> {
+        let liveness = self.session.liveness;
         tokio::select! {
             biased;
-            flushed = self.sink.flush() => flushed.map_err(|_| End::Gone),
-            () = self.session.liveness.stalled(limit) => Err(End::Close(Close::try_again(TOO_SLOW))),
+            done = poll_fn(|cx| poll(self, cx)) => done.map_err(|_| End::Gone),
+            () = liveness.stalled(limit) => Err(End::Close(Close::try_again(TOO_SLOW))),
         }
     }
 }

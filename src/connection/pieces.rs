@@ -4,14 +4,25 @@
 //! 100 MiB in one frame, as clients do, would hold them for as long as it lives. A message may come in as many frames as one likes
 //! (RFC 6455 §5.4), so a large frame is handed on as several; what tungstenite gathers of them is given back with the message.
 
+//!
+//! It is here that the socket is read ahead, so that tungstenite can do with a buffer for a few small frames: it fills that with
+//! zeros at each read, and keeps it. What is read ahead takes memory only for as long as it is there: most connections are idle most
+//! of the time.
+
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, BufReader, ReadBuf};
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes of payload in a piece: a multiple of four, so that each begins with the first byte of the mask, and what 16 bits can say.
-const PIECE: u16 = 16 << 10;
+/// tungstenite keeps a buffer of that size once it has seen a piece.
+const PIECE: u16 = 4 << 10;
+
+/// What is read from the socket at a time.
+const AHEAD: usize = 8 << 10;
 
 /// The bits of a header's first two bytes (RFC 6455 §5.2).
 const FIN: u8 = 0x80;
@@ -24,7 +35,9 @@ const LENGTH_64: u8 = 127;
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Pieces<IO> {
-    io: BufReader<IO>,
+    io: IO,
+    /// What was read and not handed on yet.
+    ahead: Bytes,
     /// A frame that is larger than this is handed on as it is, for tungstenite to refuse.
     most: u64,
     /// What came of a header that is not complete yet.
@@ -88,10 +101,11 @@ impl Frame {
 }
 
 impl<IO: AsyncRead> Pieces<IO> {
-    /// Reads ahead `buffer` bytes at most.
-    pub(super) fn new(io: IO, buffer: usize, most: usize) -> Self {
+    /// Leaves frames of more than `most` bytes as they are.
+    pub(super) fn new(io: IO, most: usize) -> Self {
         Self {
-            io: BufReader::with_capacity(buffer, io),
+            io,
+            ahead: Bytes::new(),
             most: u64::try_from(most).unwrap_or(u64::MAX),
             coming: Header::default(),
             going: Header::default(),
@@ -101,7 +115,7 @@ impl<IO: AsyncRead> Pieces<IO> {
     }
 
     pub(super) fn into_inner(self) -> IO {
-        self.io.into_inner()
+        self.io
     }
 
     /// A header is complete.
@@ -131,6 +145,27 @@ impl<IO: AsyncRead> Pieces<IO> {
     }
 }
 
+impl<IO: AsyncRead + Unpin> Pieces<IO> {
+    /// What was read ahead; nothing at the end of the stream.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        if self.ahead.is_empty() {
+            let mut scratch = [MaybeUninit::uninit(); AHEAD];
+            let mut read = ReadBuf::uninit(&mut scratch);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut read))?;
+            self.ahead = Bytes::copy_from_slice(read.filled());
+        }
+        Poll::Ready(Ok(&self.ahead))
+    }
+
+    /// So many bytes of what was read ahead are handed on.
+    fn consume(&mut self, bytes: usize) {
+        self.ahead.advance(bytes.min(self.ahead.len()));
+        if self.ahead.is_empty() {
+            self.ahead = Bytes::new();
+        }
+    }
+}
+
 impl<IO: AsyncRead + Unpin> AsyncRead for Pieces<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
@@ -145,22 +180,23 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Pieces<IO> {
                 return Poll::Ready(Ok(()));
             }
             if this.payload > 0 {
-                let length = usize::try_from(this.payload).map_or(buf.remaining(), |left| left.min(buf.remaining()));
-                let mut part = ReadBuf::new(buf.initialize_unfilled_to(length));
-                ready!(Pin::new(&mut this.io).poll_read(cx, &mut part))?;
-                let read = part.filled().len();
-                buf.advance(read);
-                this.payload = this.payload.saturating_sub(u64::try_from(read).unwrap_or(u64::MAX));
+                let most = usize::try_from(this.payload).map_or(buf.remaining(), |left| left.min(buf.remaining()));
+                let ahead = ready!(this.poll_ahead(cx))?;
+                let part = ahead.get(..most).unwrap_or(ahead);
+                let length = part.len();
+                buf.put_slice(part);
+                this.consume(length);
+                this.payload = this.payload.saturating_sub(u64::try_from(length).unwrap_or(u64::MAX));
                 return Poll::Ready(Ok(()));
             }
             if let Some(rest) = this.rest.take() {
                 this.piece(0, rest);
                 continue;
             }
-            let Some(byte) = ready!(Pin::new(&mut this.io).poll_fill_buf(cx))?.first().copied() else {
+            let Some(byte) = ready!(this.poll_ahead(cx))?.first().copied() else {
                 return Poll::Ready(Ok(()));
             };
-            Pin::new(&mut this.io).consume(1);
+            this.consume(1);
             this.coming.push(&[byte]);
             if let Some(frame) = Frame::parse(this.coming.bytes()) {
                 this.begin(&frame);
@@ -181,6 +217,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Pieces<IO> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
 }
 
 #[cfg(test)]
@@ -197,7 +245,7 @@ mod tests {
     /// What is handed on of these bytes.
     async fn handed_on(bytes: &[u8], most: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        Pieces::new(bytes, 100, most).read_to_end(&mut out).await.unwrap();
+        Pieces::new(bytes, most).read_to_end(&mut out).await.unwrap();
         out
     }
 
@@ -207,24 +255,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_frame_becomes_several_with_the_same_mask() {
-        let large = masked(0x82, &[0xff, 0, 0, 0, 0, 0, 0, 0x80, 0x01], 0x8001);
+        let large = masked(0x82, &[0xff, 0, 0, 0, 0, 0, 0, 0x20, 0x01], 0x2001);
         let pieces = [
-            masked(0x02, &[0xfe, 0x40, 0], 0x4000),
-            masked(0x00, &[0xfe, 0x40, 0], 0x4000),
+            masked(0x02, &[0xfe, 0x10, 0], 0x1000),
+            masked(0x00, &[0xfe, 0x10, 0], 0x1000),
             masked(0x80, &[0xfe, 0, 1], 1),
         ];
         assert!(handed_on(&large, 1 << 20).await == pieces.concat());
-        let open = masked(0x00, &[0xfe, 0x40, 4], 0x4004);
-        let pieces = [masked(0x00, &[0xfe, 0x40, 0], 0x4000), masked(0x00, &[0xfe, 0, 4], 4)];
+        let open = masked(0x00, &[0xfe, 0x10, 4], 0x1004);
+        let pieces = [masked(0x00, &[0xfe, 0x10, 0], 0x1000), masked(0x00, &[0xfe, 0, 4], 4)];
         assert!(handed_on(&open, 1 << 20).await == pieces.concat(), "the message goes on");
     }
 
     #[tokio::test]
     async fn small_frames_control_frames_and_those_that_are_refused_stay_as_they_are() {
         for (frame, most) in [
-            (masked(0x82, &[0xfe, 0x40, 0], 0x4000), 1 << 20),
-            (masked(0x89, &[0xfe, 0x40, 1], 0x4001), 1 << 20),
-            (masked(0x82, &[0xfe, 0x50, 0], 0x5000), 0x4fff),
+            (masked(0x82, &[0xfe, 0x10, 0], 0x1000), 1 << 20),
+            (masked(0x89, &[0xfe, 0x10, 1], 0x1001), 1 << 20),
+            (masked(0x82, &[0xfe, 0x20, 0], 0x2000), 0x1fff),
             (masked(0x82, &[0xff; 9], 10), 1 << 20),
             (vec![0x82, 0xfe, 0], 1 << 20),
         ] {
@@ -249,7 +297,7 @@ mod tests {
                 let (there, here) = tokio::io::duplex(pipe);
                 let mut client = WebSocketStream::from_raw_socket(there, Role::Client, None).await;
                 let mut server =
-                    WebSocketStream::from_raw_socket(Pieces::new(here, 1000, 1 << 20), Role::Server, None).await;
+                    WebSocketStream::from_raw_socket(Pieces::new(here, 1 << 20), Role::Server, None).await;
                 let sent: Vec<Message> = messages
                     .iter()
                     .map(|(text, length, byte)| match text {
@@ -273,9 +321,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_read_takes_no_memory_once_it_is_handed_on() {
+        let (mut there, here) = tokio::io::duplex(100_000);
+        let mut pieces = Pieces::new(here, 1 << 20);
+        let frames = [masked(0x82, &[0xfe, 0x10, 0], 0x1000), masked(0x82, &[0xfe, 0, 200], 200)].concat();
+        there.write_all(&frames).await.unwrap();
+        let mut read = vec![0; frames.len()];
+        pieces.read_exact(&mut read).await.unwrap();
+        assert!(read == frames);
+        assert_eq!(pieces.ahead.as_ptr(), Bytes::new().as_ptr(), "nothing is allocated");
+    }
+
+    #[tokio::test]
     async fn what_is_written_goes_through() {
         let (mut there, here) = tokio::io::duplex(100);
-        Pieces::new(here, 10, 10).write_all(b"hello").await.unwrap();
+        Pieces::new(here, 10).write_all(b"hello").await.unwrap();
         let mut read = String::new();
         there.read_to_string(&mut read).await.unwrap();
         assert_eq!(read, "hello");
