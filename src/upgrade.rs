@@ -149,7 +149,7 @@ async fn take_over(hub: Arc<Hub>, admission: Admission, guest: Guest, on_upgrade
     let room = &guest.room;
     // A server that keeps the connection to itself, or a client that stops reading, must not hold a place for ever.
     match Box::pin(timeout(hub.config().upgrade_timeout(), on_upgrade)).await {
-        Ok(Ok(upgraded)) => connection::serve(hub, admission, guest, TokioIo::new(upgraded)).await,
+        Ok(Ok(upgraded)) => connection::serve(&hub, &admission, &guest, TokioIo::new(upgraded)).await,
         Ok(Err(error)) if error.is_canceled() => {
             info!(%room, %error, "the connection ended before it became a WebSocket; if all do, {SERVE_WITH_UPGRADES}");
         }

@@ -1,5 +1,6 @@
 //! What comes from a client: its changes on their way to the room's writer, and its requests for changes of ours.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 use tower_sqlite_sync_wire::{ChangeList, Changes, Message, Position, RejectChanges, SiteId, StartStreaming};
 
-use super::dialect::Dialect;
-use super::errands::{Errand, Errands};
+use super::errands::Errand;
 use super::intake::Refusal;
 use super::liveness::Liveness;
 use super::upload::Upload;
@@ -20,13 +20,18 @@ use super::{Close, End, NOBODY, Session};
 use crate::config::SyncConfig;
 use crate::error::Error;
 use crate::grant::{Access, Refuse};
-use crate::guard::{Guard, ProposedChanges};
+use crate::guard::ProposedChanges;
 use crate::primary::Rights;
-use crate::refusals::Refusals;
-use crate::room::{Applied, Changeset, Outcome, Room, engine_site};
+use crate::room::{Applied, Changeset, Outcome, engine_site};
 
 /// Changesets of one connection that the writer may hold: enough to keep it busy while the next one is on the wire.
 const MAX_IN_FLIGHT: usize = 16;
+
+/// How many it may hold if they are small, so that they are committed together.
+const MAX_SMALL_IN_FLIGHT: usize = 256;
+
+/// Bytes that the small ones have together.
+const SMALL_BYTES: usize = 64 << 10;
 
 /// How soon, and how late, a client that doesn't continue where it was told to is told again.
 const RESTART_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -40,24 +45,14 @@ enum Step {
 /// The receiving half of a session.
 pub(super) struct Inbound<'a, S> {
     stream: &'a mut S,
-    dialect: Dialect,
-    room: Arc<Room>,
-    client: SiteId,
-    schema_version: i64,
-    access: Access,
-    rights: Arc<Rights>,
-    guard: &'a Guard,
-    config: &'a SyncConfig,
-    refusals: &'a Refusals,
-    liveness: &'a Liveness,
-    errands: &'a Errands,
+    session: &'a Session<'a>,
     outcomes: Outcomes,
     restart: Option<Restart>,
     retelling: bool,
     /// The next changes are all that the client has of a room that forked, the work of others too.
     brings_back: bool,
     /// Changes that came before they were asked for.
-    unasked: Option<Message>,
+    unasked: Option<Box<Message>>,
 }
 
 /// What becomes of the changesets that the writer has. Most connections have sent none, and the way to them takes kilobytes: it is
@@ -65,27 +60,36 @@ pub(super) struct Inbound<'a, S> {
 #[derive(Debug, Default)]
 struct Outcomes {
     way: Option<(mpsc::UnboundedSender<Outcome>, mpsc::UnboundedReceiver<Outcome>)>,
-    in_flight: usize,
+    /// The bytes of each changeset that is under way, in their order.
+    in_flight: VecDeque<usize>,
+    bytes: usize,
 }
 
 impl Outcomes {
+    /// Whether no more may be under way.
+    fn are_many(&self) -> bool {
+        let most = if self.bytes < SMALL_BYTES { MAX_SMALL_IN_FLIGHT } else { MAX_IN_FLIGHT };
+        self.in_flight.len() >= most
+    }
+
     /// Where the outcome of the next changeset goes.
     fn reply(&mut self) -> mpsc::UnboundedSender<Outcome> {
         self.way.get_or_insert_with(mpsc::unbounded_channel).0.clone()
     }
 
-    /// That one is under way.
-    fn expect(&mut self) {
-        self.in_flight = self.in_flight.saturating_add(1);
+    /// A changeset with so many bytes is under way.
+    fn expect(&mut self, bytes: usize) {
+        self.in_flight.push_back(bytes);
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 
     /// The next one; for ever if nothing is under way. Cancel-safe.
     async fn next(&mut self) -> Option<Outcome> {
         let Some((_, outcomes)) = &mut self.way else { return std::future::pending().await };
         let outcome = outcomes.recv().await;
-        self.in_flight = self.in_flight.saturating_sub(1);
-        if self.in_flight == 0 {
-            self.way = None;
+        self.bytes = self.bytes.saturating_sub(self.in_flight.pop_front().unwrap_or_default());
+        if self.in_flight.is_empty() {
+            *self = Self::default();
         }
         outcome
     }
@@ -102,20 +106,10 @@ impl<'a, S> Inbound<'a, S>
 where
     S: Stream<Item = Result<WsMessage, WsError>> + Unpin,
 {
-    pub(super) fn new(stream: &'a mut S, session: &'a Session<'_>) -> Self {
+    pub(super) fn new(stream: &'a mut S, session: &'a Session<'a>) -> Self {
         Self {
             stream,
-            dialect: session.dialect,
-            room: session.room.clone(),
-            client: session.client,
-            schema_version: session.schema.version,
-            access: session.access,
-            rights: session.rights.clone(),
-            guard: session.guard,
-            config: session.config,
-            refusals: session.refusals,
-            liveness: session.liveness,
-            errands: &session.errands,
+            session,
             outcomes: Outcomes::default(),
             restart: None,
             retelling: false,
@@ -137,17 +131,17 @@ where
             let received = tokio::select! {
                 biased;
                 came = &mut something => return Ok(came),
-                received = receive(self.stream, self.config, self.liveness) => received?,
+                received = receive(self.stream, self.session.config, self.session.liveness) => received?,
             };
-            match self.dialect.decode_off_the_runtime(received).await? {
+            match self.session.dialect.decode_off_the_runtime(received).await? {
                 changes @ Message::Changes(_) => {
-                    self.unasked = Some(changes);
-                    let _held = self.liveness.hold();
+                    self.unasked = Some(Box::new(changes));
+                    let _held = self.session.liveness.hold();
                     return Ok(something.await);
                 }
                 other => {
                     self.on_message(other).await?;
-                    self.liveness.message_gone();
+                    self.session.liveness.message_gone();
                 }
             }
         }
@@ -156,11 +150,10 @@ where
     /// Receives until the connection must end, and says why. `upload` is the place that the client has among those that bring back
     /// what they have of the room, if it is one of them.
     pub(super) async fn run(&mut self, mut upload: Option<Upload>) -> End {
-        if let Some(message) = self.unasked.take() {
-            if let Err(end) = Box::pin(self.on_message(message)).await {
-                return end;
-            }
-            self.liveness.message_gone();
+        if let Some(message) = self.unasked.take()
+            && let Err(end) = Box::pin(self.on_unasked(message)).await
+        {
+            return end;
         }
         loop {
             let step = match self.next(&mut upload).await {
@@ -168,7 +161,7 @@ where
                 Ok(Step::Frame(frame)) => Box::pin(self.on_frame(frame)).await,
                 Ok(Step::Outcome(outcome)) => match self.on_outcome(outcome) {
                     Ok(None) => Ok(()),
-                    Ok(Some(start)) => Box::pin(self.errand(start)).await,
+                    Ok(Some(start)) => Box::pin(self.errand(Box::new(Message::StartStreaming(start)))).await,
                     Err(end) => Err(end),
                 },
                 Err(end) => Err(end),
@@ -181,8 +174,8 @@ where
 
     /// Waits for what comes next.
     async fn next(&mut self, upload: &mut Option<Upload>) -> Result<Step, End> {
-        if self.outcomes.in_flight >= MAX_IN_FLIGHT {
-            let _held = self.liveness.hold();
+        if self.outcomes.are_many() {
+            let _held = self.session.liveness.hold();
             return self.outcomes.next().await.map(Step::Outcome).ok_or(End::Gone);
         }
         loop {
@@ -191,20 +184,26 @@ where
                     *upload = None;
                     return Ok(Step::Outcome(outcome));
                 }
-                received = receive(self.stream, self.config, self.liveness) => return received.map(Step::Frame),
-                () = over(upload.as_ref(), self.liveness) => *upload = None,
+                received = receive(self.stream, self.session.config, self.session.liveness) => return received.map(Step::Frame),
+                () = over(upload.as_ref(), self.session.liveness) => *upload = None,
             }
         }
     }
 
     async fn on_frame(&mut self, frame: WsMessage) -> Result<(), End> {
         let message = {
-            let _held = self.liveness.hold();
-            self.dialect.decode_off_the_runtime(frame).await?
+            let _held = self.session.liveness.hold();
+            self.session.dialect.decode_off_the_runtime(frame).await?
         };
         self.on_message(message).await?;
         // Not before: what waits for a place in the room's queue takes as much memory as what is still coming.
-        self.liveness.message_gone();
+        self.session.liveness.message_gone();
+        Ok(())
+    }
+
+    async fn on_unasked(&mut self, message: Box<Message>) -> Result<(), End> {
+        self.on_message(*message).await?;
+        self.session.liveness.message_gone();
         Ok(())
     }
 
@@ -213,8 +212,8 @@ where
         match message {
             Message::Changes(changes) => self.on_changes(changes).await,
             Message::RejectChanges(RejectChanges { whose, since }) => {
-                if whose == self.room.site() {
-                    self.errands.push(Errand::Rewind(since)).await;
+                if whose == self.session.room.site() {
+                    self.session.errands.push(Errand::Rewind(since)).await;
                 }
                 Ok(())
             }
@@ -224,27 +223,28 @@ where
     }
 
     async fn on_changes(&mut self, Changes { sender, since, changes }: Changes) -> Result<(), End> {
-        if sender != self.client {
+        if sender != self.session.client {
             return Err(Close::policy("changes must come from the site that was announced").into());
         }
         if changes.is_empty() {
             return Ok(());
         }
-        if self.access == Access::ReadOnly {
+        if self.session.access == Access::ReadOnly {
             tracing::info!(changes = changes.len(), "changes of a read-only client dropped");
             return Ok(());
         }
         tracing::debug!(changes = changes.len(), since = since.db_version, "changes received");
-        let _held = self.liveness.hold();
-        let mut rights = self.rights.clone();
+        let _held = self.session.liveness.hold();
+        let mut rights = self.session.rights.clone();
         if std::mem::take(&mut self.brings_back) {
             Arc::make_mut(&mut rights).brings_back = true;
         }
         let is_refused = self.is_objected_to(&changes, &rights).await?;
-        let (schema_version, reply) = (self.schema_version, self.outcomes.reply());
+        let bytes = changes.byte_len();
+        let (schema_version, reply) = (self.session.schema.version, self.outcomes.reply());
         let changeset = Changeset { sender, since, changes, schema_version, rights, is_refused, reply };
-        self.room.merge(changeset).await.map_err(|error| refused(&error))?;
-        self.outcomes.expect();
+        self.session.room.merge(changeset).await.map_err(|error| refused(&error))?;
+        self.outcomes.expect(bytes);
         Ok(())
     }
 
@@ -252,17 +252,17 @@ where
     /// bring it back later.
     async fn is_objected_to(&self, changes: &ChangeList, rights: &Rights) -> Result<bool, End> {
         let propose = || {
-            let (room, site) = (self.room.name().clone(), engine_site(self.client));
+            let (room, site) = (self.session.room.name().clone(), engine_site(self.session.client));
             ProposedChanges::new(room, site, rights.identity.clone(), changes.clone())
         };
-        match self.guard.ask(self.config.queue_wait(), propose).await {
+        match self.session.guard.ask(self.session.config.queue_wait(), propose).await {
             Ok(Ok(())) => Ok(false),
             Ok(Err(objection)) => {
                 tracing::warn!(%objection, refuse = ?rights.refuse, "the guard objects to changes");
                 match rights.refuse {
                     Refuse::Revert if !rights.brings_back => Ok(true),
                     Refuse::Revert | Refuse::Close => {
-                        self.refusals.refuse(self.room.name(), self.client);
+                        self.session.refusals.refuse(self.session.room.name(), self.session.client);
                         Err(Close::policy(&format!("changes refused: {objection}")).into())
                     }
                 }
@@ -278,7 +278,7 @@ where
             Outcome::Gap(position) => Ok(self.on_gap(position)),
             Outcome::Failed(error) => {
                 if error.is_refusal() {
-                    self.refusals.refuse(self.room.name(), self.client);
+                    self.session.refusals.refuse(self.session.room.name(), self.session.client);
                 }
                 Err(refused(&error))
             }
@@ -287,7 +287,7 @@ where
 
     fn on_applied(&mut self, applied: Applied) -> Option<StartStreaming> {
         self.restart = None;
-        self.refusals.forgive(self.room.name(), self.client);
+        self.session.refusals.forgive(self.session.room.name(), self.session.client);
         if applied.partial_rows && !self.retelling {
             // The client's engine changed a primary key: it sends the new row's key, but not the columns that it takes for known.
             tracing::info!("rows came without all their columns, asking the client for everything once");
@@ -296,7 +296,7 @@ where
         }
         if self.retelling && applied.since == Position::START {
             self.retelling = false;
-            return Some(start_streaming(applied.position, self.room.site()));
+            return Some(start_streaming(applied.position, self.session.room.site()));
         }
         None
     }
@@ -314,11 +314,11 @@ where
         };
         tracing::info!(position = position.db_version, "changes don't continue what is here, asking for them again");
         self.restart = Some(Restart { told: now, delay });
-        Some(start_streaming(position, self.room.site()))
+        Some(start_streaming(position, self.session.room.site()))
     }
 
-    async fn errand(&self, start: StartStreaming) -> Result<(), End> {
-        self.errands.push(Errand::Send(Box::new(Message::StartStreaming(start)))).await;
+    async fn errand(&self, message: Box<Message>) -> Result<(), End> {
+        self.session.errands.push(Errand::Send(message)).await;
         Ok(())
     }
 }
@@ -380,4 +380,37 @@ pub(super) fn socket_error(error: &WsError, config: &SyncConfig, liveness: &Live
 fn refused(error: &Error) -> End {
     tracing::warn!(%error, "changes not applied");
     End::Close(error.close())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn small_changesets_may_be_under_way_by_the_hundred_and_large_ones_may_not() {
+        for (bytes, most) in [(0, MAX_SMALL_IN_FLIGHT), (100, MAX_SMALL_IN_FLIGHT), (SMALL_BYTES, MAX_IN_FLIGHT)] {
+            let mut outcomes = Outcomes::default();
+            let mut replies = Vec::new();
+            while !outcomes.are_many() {
+                replies.push(outcomes.reply());
+                outcomes.expect(bytes);
+            }
+            assert_eq!(replies.len(), most, "{bytes} bytes each");
+            for reply in replies {
+                reply.send(Outcome::Gap(Position::START)).unwrap();
+                assert!(outcomes.next().await.is_some());
+                assert!(!outcomes.are_many());
+            }
+            assert!(outcomes.way.is_none() && outcomes.in_flight.capacity() == 0, "nothing is kept");
+        }
+    }
+
+    #[test]
+    fn a_large_changeset_among_small_ones_makes_them_wait() {
+        let mut outcomes = Outcomes::default();
+        (0..MAX_IN_FLIGHT).for_each(|_| outcomes.expect(1));
+        assert!(!outcomes.are_many());
+        outcomes.expect(SMALL_BYTES);
+        assert!(outcomes.are_many());
+    }
 }

@@ -116,7 +116,7 @@ struct Session<'a> {
 struct Arrived<'a> {
     lease: Lease,
     session: Session<'a>,
-    start: StartStreaming,
+    start: Box<Message>,
     begin: Cursor,
     standing: Standing,
     /// It knows the room only as a site that it was before, so that it sends everything that it has of it.
@@ -124,7 +124,7 @@ struct Arrived<'a> {
 }
 
 /// Serves an upgraded socket until it ends.
-pub(crate) async fn serve<IO>(hub: Arc<Hub>, admission: Admission, guest: Guest, io: IO)
+pub(crate) async fn serve<IO>(hub: &Hub, admission: &Admission, guest: &Guest, io: IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -145,7 +145,7 @@ where
         let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(websocket)).await;
         let (mut sink, mut stream) = Discreet::new(socket).split();
         let end = tokio::select! {
-            end = converse(&hub, &guest, &liveness, &mut sink, &mut stream) => end,
+            end = converse(hub, guest, &liveness, &mut sink, &mut stream) => end,
             () = hub.closing() => End::Close(Close::going_away()),
             close = guest.present.told_to_go() => End::Close(close),
             () = guest.grant.expired() => End::Close(Close::expired()),
@@ -153,10 +153,9 @@ where
         if let End::Close(close) = &end
             && close.blames_the_peer()
         {
-            hub.blame(&admission);
+            hub.blame(admission);
         }
         Box::pin(part(end, sink, stream)).await;
-        drop(admission);
     }
     .instrument(span)
     .await;
@@ -237,7 +236,7 @@ where
         sending: hub.sending(),
         errands: Errands::default(),
     };
-    let start = start_streaming(&session).await?;
+    let start = Box::new(Message::StartStreaming(start_streaming(&session).await?));
     let (begin, brings_back) = (seen(&session.room, &presence), brings_back(&session.room, &presence));
     Ok(Arrived { lease, session, start, begin, standing, brings_back })
 }
@@ -247,7 +246,7 @@ where
 async fn ask<R>(
     session: &Session<'_>,
     inbound: &mut Inbound<'_, R>,
-    start: StartStreaming,
+    start: Box<Message>,
     brings_back: bool,
 ) -> Result<Option<Upload>, End>
 where
@@ -263,7 +262,7 @@ where
         inbound.expect_others_work();
         upload = inbound.wait_for(Upload::wait(session.room.uploads())).await?;
     }
-    session.errands.push(Errand::Send(Box::new(Message::StartStreaming(start)))).await;
+    session.errands.push(Errand::Send(start)).await;
     Ok(upload)
 }
 

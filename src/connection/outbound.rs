@@ -257,7 +257,8 @@ where
     async fn send_changes(&mut self, selection: &Selection) -> Result<(), End> {
         let (sender, fragment) = (self.session.room.site(), self.session.config.max_frame_bytes().min(FRAGMENT));
         for message in self.session.dialect.changes(selection, sender, self.cursor.sent, fragment)? {
-            self.feed(message).await?;
+            self.ready().await?;
+            self.give(message)?;
         }
         tracing::debug!(changes = selection.count(), since = self.cursor.sent.db_version, "changes sent");
         Ok(())
@@ -267,7 +268,8 @@ where
         match errand {
             Errand::Send(message) => {
                 tracing::debug!(message = message.name(), "message sent");
-                self.feed(self.session.dialect.encode(&message)).await?;
+                self.ready().await?;
+                self.give(self.session.dialect.encode(&message))?;
                 self.flush().await
             }
             Errand::Rewind(position) => {
@@ -306,7 +308,8 @@ where
                 return Err(End::Close(Close::protocol("no answer to pings (heartbeat)")));
             }
             self.timers.ping = now + heartbeat;
-            self.feed(WsMessage::Ping(bytes::Bytes::new())).await?;
+            self.ready().await?;
+            self.give(WsMessage::Ping(bytes::Bytes::new()))?;
             self.probe().await?;
         }
         self.flush().await
@@ -322,21 +325,26 @@ where
         self.send_changes(&nothing).await
     }
 
-    async fn feed(&mut self, message: WsMessage) -> Result<(), End> {
+    /// Waits until the socket can be [given](Self::give) a message.
+    async fn ready(&mut self) -> Result<(), End> {
         let Session { config, sending, .. } = self.session;
-        let limit = || {
-            let usual = config.slow_reader_timeout();
-            if sending.is_short() { usual.min(SHORT_PATIENCE) } else { usual }
-        };
         if !self.is_done(Self::poll_ready).await? {
+            let limit = || {
+                let usual = config.slow_reader_timeout();
+                if sending.is_short() { usual.min(SHORT_PATIENCE) } else { usual }
+            };
             Box::pin(self.wait(Self::poll_ready, limit)).await?;
         }
+        Ok(())
+    }
+
+    fn give(&mut self, message: WsMessage) -> Result<(), End> {
         self.sink.start_send_unpin(message).map_err(|_| End::Gone)
     }
 
     async fn flush(&mut self) -> Result<(), End> {
-        let config = self.session.config;
         if !self.is_done(Self::poll_flush).await? {
+            let config = self.session.config;
             Box::pin(self.wait(Self::poll_flush, || config.slow_reader_timeout())).await?;
         }
         Ok(())
@@ -351,12 +359,11 @@ where
     }
 
     /// Whether the socket takes it at once, as nearly always. What it takes to wait for one that doesn't is not there until then.
-    async fn is_done(&mut self, poll: PollSink<Self>) -> Result<bool, End> {
-        poll_fn(|cx| match poll(self, cx) {
+    fn is_done(&mut self, poll: PollSink<Self>) -> impl Future<Output = Result<bool, End>> {
+        poll_fn(move |cx| match poll(self, cx) {
             Poll::Ready(done) => Poll::Ready(done.map(|()| true).map_err(|_| End::Gone)),
             Poll::Pending => Poll::Ready(Ok(false)),
         })
-        .await
     }
 
     /// Waits for the socket, but not for longer than `limit` says.
