@@ -16,10 +16,12 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
+use http::StatusCode;
 use http::request::Parts;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections that are no sessions, or not yet. Further ones wait in the system's queue.
 const MAX_ASKING: usize = 1024;
+
+/// How often what was timed is summed up.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// How long requests may go on once all rooms are closed.
 const REQUESTS_GRACE: Duration = Duration::from_secs(5);
@@ -75,6 +80,10 @@ struct Args {
     #[arg(long)]
     behind_proxy: bool,
 
+    /// Serve metrics for Prometheus at http://ADDR/metrics. Whoever reaches it can read them.
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+
     /// A JSON or TOML file with settings of `SyncConfig`.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -99,6 +108,10 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let mut stop = stop_requests()?;
     let config = settings(&args)?;
     raise_file_limit(&config);
+    // Before the layer, which asks for its counters once.
+    if let Some(address) = args.metrics {
+        tokio::spawn(show_metrics(address).await?);
+    }
 
     let layer = SyncLayer::new(config.clone());
     let mut layer = if args.behind_proxy { layer.remote_address(forwarded) } else { layer.remote_address(peer) };
@@ -120,11 +133,11 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     }
     let app = Router::new()
         .route("/", get(async || "This is a sync server; what it prints at its start says how to connect.\n"))
-        .layer(layer);
+        .route("/healthz", get(health))
+        .layer(layer)
+        .layer(Extension(stop.clone()));
 
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .map_err(|error| format!("can't listen on {}: {error}; choose another address with --listen", args.listen))?;
+    let listener = listen(args.listen, "--listen").await?;
     introduce(listener.local_addr()?, &config);
     let (closed, rooms_closed) = oneshot::channel();
     let last_stop = stop.clone();
@@ -143,6 +156,37 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     }
     tracing::info!("bye");
     Ok(())
+}
+
+async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| format!("can't listen on {address}: {error}; choose another address with {flag}"))
+}
+
+/// For load balancers: whether new clients are welcome.
+async fn health(Extension(stop): Extension<watch::Receiver<()>>) -> (StatusCode, &'static str) {
+    match stop.has_changed() {
+        Ok(false) => (StatusCode::OK, "ok\n"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
+    }
+}
+
+/// Has everything counted from now on, and serves it until the process ends.
+async fn show_metrics(address: SocketAddr) -> Result<impl Future<Output = ()>, Box<dyn Error>> {
+    let metrics = PrometheusBuilder::new().install_recorder()?;
+    let listener = listen(address, "--metrics").await?;
+    println!("metrics on http://{}/metrics", listener.local_addr()?);
+    let shown = metrics.clone();
+    let app = Router::new().route("/metrics", get(async move || shown.render()));
+    let upkeep = async move {
+        // Otherwise what is timed piles up until somebody asks.
+        let mut times = tokio::time::interval(METRICS_UPKEEP);
+        loop {
+            times.tick().await;
+            metrics.run_upkeep();
+        }
+    };
+    Ok(serve(listener, app, upkeep))
 }
 
 /// As `axum::serve` does, in HTTP/1.1, but with limits for those who connect and ask for nothing. Takes connections until `closing` is

@@ -121,6 +121,8 @@ mod hook;
 mod hub;
 mod layer;
 mod litefs;
+mod meters;
+pub mod observing;
 pub mod on_litefs;
 mod origin;
 mod primary;

@@ -61,7 +61,10 @@ impl Entrance {
     /// The response to a request for a WebSocket on one of our paths. If it lets the client in, a task that serves the
     /// socket waits for it.
     pub(crate) async fn receive(self: Arc<Self>, transport: Transport, head: Parts) -> Response<Bytes> {
-        self.let_in(transport, head).await.unwrap_or_else(Rejection::into_response)
+        self.let_in(transport, head).await.unwrap_or_else(|rejection| {
+            self.hub.rooms().meters().rejected(&rejection);
+            rejection.into_response()
+        })
     }
 
     async fn let_in(&self, transport: Transport, mut head: Parts) -> Result<Response<Bytes>, Rejection> {

@@ -128,7 +128,10 @@ pub(crate) async fn serve<IO>(hub: &Hub, admission: &Admission, guest: &Guest, i
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let span = tracing::info_span!("connection", room = %guest.room, site = field::Empty);
+    let span =
+        tracing::info_span!("connection", room = %guest.room, identity = guest.grant.identity(), site = field::Empty);
+    let meters = hub.rooms().meters();
+    let _open = meters.connection();
     async {
         let liveness = Arc::new(Liveness::new(hub.intake()));
         let limit = hub.config().max_message_bytes();
@@ -150,10 +153,11 @@ where
             close = guest.present.told_to_go() => End::Close(close),
             () = guest.grant.expired() => End::Close(Close::expired()),
         };
-        if let End::Close(close) = &end
-            && close.blames_the_peer()
-        {
-            hub.blame(admission);
+        if let End::Close(close) = &end {
+            meters.closed(close);
+            if close.blames_the_peer() {
+                hub.blame(admission);
+            }
         }
         Box::pin(part(end, sink, stream)).await;
     }

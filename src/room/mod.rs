@@ -87,6 +87,7 @@ use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
+use crate::meters::{Meters, Up};
 use crate::primary::Primary;
 use crate::quarantine::Quarantine;
 use crate::store::Home;
@@ -116,6 +117,8 @@ pub(crate) struct Room {
     bounds: Bounds,
     max_frame_bytes: usize,
     connections: AtomicUsize,
+    meters: Arc<Meters>,
+    _open: Up,
 }
 
 /// What all rooms of a layer share.
@@ -127,6 +130,7 @@ pub(crate) struct Surroundings {
     pub(crate) quarantine: Arc<Quarantine>,
     watcher: Arc<Watcher>,
     founders: Arc<Founders>,
+    pub(crate) meters: Arc<Meters>,
     ledgers: Ledgers,
     queued: QueueBytes,
 }
@@ -138,6 +142,7 @@ impl Surroundings {
             quarantine: Arc::default(),
             watcher: Arc::default(),
             founders: Arc::default(),
+            meters: Meters::new(),
             ledgers: Ledgers::default(),
             queued: QueueBytes::new(config.queues_bytes()),
         }
@@ -231,7 +236,7 @@ impl Room {
             let outside = Outside::new(&parts, watched, (watch, poll), queue.clone());
             tokio::spawn(outside.run());
         }
-        Ok(Self::of(name, config, opened, parts, queue, reads, true))
+        Ok(Self::of(name, config, opened, parts, queue, reads, surroundings))
     }
 
     /// Opens the copy of a room that another process writes.
@@ -269,7 +274,7 @@ impl Room {
         let forwarder = Forwarder::new(name, primary, jobs, follower.clone(), parts.ending.clone(), patience);
         tokio::spawn(follower.run(changed));
         tokio::spawn(forwarder.run());
-        Ok(Self::of(name, config, opened, parts, queue, Reads::Pool(reads), false))
+        Ok(Self::of(name, config, opened, parts, queue, Reads::Pool(reads), surroundings))
     }
 
     fn of(
@@ -279,22 +284,29 @@ impl Room {
         parts: Parts,
         queue: WriterQueue,
         reads: Reads,
-        is_written_here: bool,
+        surroundings: &Surroundings,
     ) -> Arc<Self> {
         tracing::info!(room = %name, site = %opened.site, schema = %opened.schema, db_version = opened.now, "room opened");
         Arc::new(Self {
             name: name.clone(),
             lineage: opened.lineage,
+            is_written_here: parts.interrupter.is_some(),
             parts,
             queue,
             reads,
-            is_written_here,
             large: LargeFrames::default(),
             uploads: Arc::new(Semaphore::new(config.fork_uploads().clamp(1, Semaphore::MAX_PERMITS))),
             bounds: Bounds::new(config),
             max_frame_bytes: config.max_frame_bytes(),
             connections: AtomicUsize::new(0),
+            _open: surroundings.meters.room(),
+            meters: surroundings.meters.clone(),
         })
+    }
+
+    /// Where what goes on is counted.
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     /// The room's name.

@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -120,6 +120,7 @@ impl std::fmt::Debug for Job {
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) changeset: Changeset,
+    pub(super) since: Instant,
     _place: OwnedSemaphorePermit,
     _place_in_all: OwnedSemaphorePermit,
 }
@@ -197,7 +198,7 @@ impl WriterQueue {
                 Some(place) => place,
                 None => self.bytes_of_all.place(bytes).await?,
             };
-            let queued = Queued { changeset, _place: place, _place_in_all: place_in_all };
+            let queued = Queued { changeset, since: Instant::now(), _place: place, _place_in_all: place_in_all };
             self.jobs.send(Job::Changeset(queued)).await.map_err(|_| Error::GoingAway)
         };
         match timeout(self.wait, queued).await {
