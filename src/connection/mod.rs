@@ -48,7 +48,7 @@ use crate::hub::{Admission, Hub};
 use crate::primary::Rights;
 use crate::rebind::{Rebind, Rebinding};
 use crate::refusals::Refusals;
-use crate::room::{Lease, Purpose, Room, RoomName, SchemaName, Standing, WantedSchema, engine_site};
+use crate::room::{Lease, Purpose, Recollection, Room, RoomName, SchemaName, Standing, WantedSchema, engine_site};
 use crate::sessions::Present;
 use crate::tally::Counted;
 
@@ -224,8 +224,14 @@ where
     let (lease, schema) = enter(hub, guest, &presence).await?;
     let client = presence.sender;
     guest.present.announced(engine_site(client));
-    let rebinds = taken_over(hub, guest, &lease, client).await?;
-    let standing = greet(&lease, &presence, guest.grant.access(), arrived).await?;
+    let (mut rebinds, mut standing, mut since) = (None, Standing::GoesOn, Position::MUTE);
+    // One that may not write is muted: nothing is newer than what we claim to have. Nothing is done as its site, whose ever it is.
+    if guest.grant.access() == Access::ReadWrite {
+        let mut known = lease.recall(client).await?;
+        rebinds = taken_over(hub, guest, &known, client).await?;
+        standing = greet(&lease, &presence, &mut known, arrived).await?;
+        since = known.position;
+    }
     let session = Session {
         dialect,
         room: lease.clone(),
@@ -240,7 +246,9 @@ where
         sending: hub.sending(),
         errands: Errands::default(),
     };
-    let start = Box::new(Message::StartStreaming(start_streaming(&session).await?));
+    // From where on we lack its changes.
+    let start = StartStreaming { since, exclude_sites: vec![session.room.site()], local_only: false };
+    let start = Box::new(Message::StartStreaming(start));
     let (begin, brings_back) = (seen(&session.room, &presence), brings_back(&session.room, &presence));
     Ok(Arrived { lease, session, start, begin, standing, brings_back })
 }
@@ -293,14 +301,10 @@ where
     }
 }
 
-/// Whose the site was so far that a client announces, if that is another identity and it may be taken over. Clients that may not
-/// write are not asked: nothing that they do is done as that site.
-async fn taken_over(hub: &Hub, guest: &Guest, room: &Room, client: SiteId) -> Result<Option<Arc<str>>, End> {
-    if guest.grant.access() == Access::ReadOnly {
-        return Ok(None);
-    }
+/// Whose the site was so far that a client announces, if that is another identity and it may be taken over.
+async fn taken_over(hub: &Hub, guest: &Guest, known: &Recollection, client: SiteId) -> Result<Option<Arc<str>>, End> {
     let to = guest.grant.shared_identity();
-    let Some(from) = room.holder(client).await?.filter(|holder| to.as_deref() != Some(holder)) else {
+    let Some(from) = known.holder.as_deref().filter(|holder| to.as_deref() != Some(holder)) else {
         return Ok(None);
     };
     let from: Arc<str> = from.into();
@@ -373,17 +377,13 @@ async fn enter(hub: &Hub, guest: &Guest, presence: &AnnouncePresence) -> Result<
     Ok((lease, wanted))
 }
 
-/// Tells a client from where on we lack its changes. One that may not write is muted: nothing is newer than what we claim to have.
-async fn start_streaming(session: &Session<'_>) -> Result<StartStreaming, End> {
-    let since = match session.access {
-        Access::ReadOnly => Position::MUTE,
-        Access::ReadWrite => session.room.position(session.client).await?,
-    };
-    Ok(StartStreaming { since, exclude_sites: vec![session.room.site()], local_only: false })
-}
-
 /// Finds out whether the client's database went back since it was last here.
-async fn greet(room: &Room, presence: &AnnouncePresence, access: Access, arrived: Instant) -> Result<Standing, End> {
+async fn greet(
+    room: &Room,
+    presence: &AnnouncePresence,
+    known: &mut Recollection,
+    arrived: Instant,
+) -> Result<Standing, End> {
     let here = presence.last_seens.iter().find(|(site, _)| *site == room.site());
     let seen = match here {
         Some((_, position)) => position.db_version,
@@ -391,10 +391,7 @@ async fn greet(room: &Room, presence: &AnnouncePresence, access: Access, arrived
         None if room.lineage().seen(&presence.last_seens).is_some() => return Ok(Standing::GoesOn),
         None => 0,
     };
-    if access == Access::ReadOnly {
-        return Ok(Standing::GoesOn);
-    }
-    let standing = room.greet(presence.sender, seen, arrived).await?;
+    let standing = room.greet(known, seen, arrived).await?;
     if standing == Standing::WentBack {
         tracing::info!(seen, "this site's database is, or may be, an earlier one: asking it for everything");
     }

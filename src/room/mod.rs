@@ -31,6 +31,7 @@ mod name;
 mod opening;
 mod outside;
 mod reading;
+mod recollection;
 mod refused_schemas;
 mod registry;
 mod replaced;
@@ -61,6 +62,7 @@ pub(crate) use self::frame::{Frame, Selection};
 use self::lineage::Lineage;
 pub(crate) use self::lineage::Origin;
 pub use self::name::{RoomName, RoomNameError};
+pub(crate) use self::recollection::Recollection;
 pub(crate) use self::registry::{Lease, Registry};
 pub use self::schema::SchemaName;
 pub(crate) use self::schema::WantedSchema;
@@ -387,39 +389,6 @@ impl Room {
     /// Whether the room's database is that site, or was.
     pub(crate) fn is_site(&self, site: wire::SiteId) -> bool {
         site == self.parts.site || self.lineage.includes(site)
-    }
-
-    /// The identity that has written from `site`.
-    pub(crate) async fn holder(&self, site: wire::SiteId) -> Result<Option<String>, Error> {
-        self.peek(move |conn| sites::holder(conn, site)).await?.map_err(|error| Error::sqlite(&self.name, error))
-    }
-
-    /// What the room has from `site`.
-    pub(crate) async fn position(&self, site: wire::SiteId) -> Result<wire::Position, Error> {
-        let position = self.peek(move |conn| crr::Crr::of(conn)?.position(engine_site(site))).await;
-        let position = position.and_then(|read| read.map_err(|error| Error::engine(&self.name, error)));
-        position.map(convert::wire_position).inspect_err(|error| self.parts.note(error))
-    }
-
-    /// Takes note of how much of the room a site says that it has seen, if the room has changes of it. If that is less than before, the
-    /// site's position is forgotten: it is asked for everything.
-    pub(crate) async fn greet(&self, site: wire::SiteId, seen: i64, arrived: Instant) -> Result<Standing, Error> {
-        if !self.is_written_here {
-            return Ok(Standing::GoesOn);
-        }
-        let before = self.peek(move |conn| -> crr::Result<_> {
-            let has_written = crr::Crr::of(conn)?.position(engine_site(site))? > crr::Position::default();
-            Ok(has_written.then_some(announced::known(conn, site)?))
-        });
-        // Sites of which there is nothing have nothing to lose, and may be made up.
-        let Some(before) = before.await?.map_err(|error| Error::engine(&self.name, error))? else {
-            return Ok(Standing::GoesOn);
-        };
-        let standing = self.parts.announced.note(site, seen, arrived, before);
-        if standing == Standing::WentBack {
-            self.queue.forget(site).await?;
-        }
-        Ok(standing)
     }
 
     /// Runs `job`, which is done at once, in a read transaction. A room that nobody reads otherwise needs no connection for it: the
