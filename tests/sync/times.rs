@@ -28,6 +28,13 @@ fn take(client: &mut Client<tokio::io::DuplexStream>) {
     drop(futures_util::FutureExt::now_or_never(next));
 }
 
+/// Lets all tasks run until each of them waits for something.
+async fn for_all_to_come_as_far_as_they_can() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_announce_may_come_until_its_time_is_over() {
     let server = Piped::with(|config| config.with_announce_timeout(seconds(10)));
@@ -153,6 +160,38 @@ async fn a_client_that_reads_on_is_sent_the_rest_at_once_however_long_it_has_not
         (rows, at) = (rows + message.changes.len(), last_version(&message));
     }
     assert_eq!(reading.elapsed(), Duration::ZERO, "no timer had to come first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changeset_waits_for_its_place_in_the_queue_until_its_time_is_over() {
+    for (waits, applied) in [(seconds(30) - MOMENT, 2), (seconds(30) + MOMENT, 1)] {
+        let server = Piped::with(|config| config.with_queue_changesets(1).with_queue_wait(seconds(30)));
+        let mut reader = server.join("r", 9).await;
+        let mut authors = [server.join("r", 1).await, server.join("r", 2).await];
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (started, running) = tokio::sync::oneshot::channel();
+        let rooms = server.rooms.clone();
+        let busy = move |_: &rusqlite::Transaction<'_>| {
+            started.send(()).unwrap();
+            released.recv().ok();
+            Ok(())
+        };
+        tokio::spawn(async move { rooms.write("r", busy).await });
+        running.await.unwrap();
+        // One in the queue, and one that waits for its place. While the writer is at work, the clock stands still by itself.
+        for (author, row) in authors.iter_mut().zip(1..) {
+            author.push(0, &[cell(row, "b", Value::Null, 1)]).await;
+        }
+        for_all_to_come_as_far_as_they_can().await;
+        tokio::time::advance(waits).await;
+        for_all_to_come_as_far_as_they_can().await;
+        drop(release);
+        assert_eq!(reader.gather(applied).await.len(), applied);
+        if applied == 1 {
+            let (code, reason) = authors[1].closed().await;
+            assert!(code == 1013 && reason.contains("queue_wait"), "{code} {reason}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
