@@ -5,6 +5,8 @@
 //!                 └───────────────── errands ──────────────────────────▲
 //! ```
 
+#[cfg(test)]
+mod autobahn;
 mod backoff;
 mod budget;
 mod close;
@@ -134,19 +136,7 @@ where
     let _open = meters.connection();
     async {
         let liveness = Arc::new(Liveness::new(hub.intake()));
-        let limit = hub.config().max_message_bytes();
-        let io = Pieces::new(Watched::new(io, liveness.clone()), limit);
-        let limit = Some(limit);
-        let websocket = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(WRITE_BUFFER)
-            // A frame of ours waits until the socket has taken the one before. Beyond that, answers to pings of a peer that
-            // doesn't read must not pile up.
-            .max_write_buffer_size(hub.config().max_frame_bytes().saturating_add(4 * WRITE_BUFFER))
-            .max_message_size(limit)
-            .max_frame_size(limit);
-        let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(websocket)).await;
-        let (mut sink, mut stream) = Discreet::new(socket).split();
+        let (mut sink, mut stream) = socket(io, &liveness, hub.config()).await.split();
         let end = tokio::select! {
             end = converse(hub, guest, &liveness, &mut sink, &mut stream) => end,
             () = hub.closing() => End::Close(Close::going_away()),
@@ -163,6 +153,25 @@ where
     }
     .instrument(span)
     .await;
+}
+
+/// Makes messages of the bytes of an upgraded connection.
+async fn socket<IO>(io: IO, liveness: &Arc<Liveness>, config: &SyncConfig) -> Socket<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let limit = config.max_message_bytes();
+    let io = Pieces::new(Watched::new(io, liveness.clone()), limit);
+    let limit = Some(limit);
+    let websocket = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        // A frame of ours waits until the socket has taken the one before. Beyond that, answers to pings of a peer that
+        // doesn't read must not pile up.
+        .max_write_buffer_size(config.max_frame_bytes().saturating_add(4 * WRITE_BUFFER))
+        .max_message_size(limit)
+        .max_frame_size(limit);
+    Discreet::new(WebSocketStream::from_raw_socket(io, Role::Server, Some(websocket)).await)
 }
 
 /// From the announce to the end.

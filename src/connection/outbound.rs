@@ -25,7 +25,7 @@ const PROBE_DELAY: Duration = Duration::from_secs(1);
 const REWIND_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// Bytes of a message that are copied to be written to the socket, and that every client can be sent at a time.
-const FRAGMENT: usize = 64 << 10;
+pub(super) const FRAGMENT: usize = 64 << 10;
 
 /// How soon a large message is tried again, when too much is under way to others.
 const SENDING_DELAY: Duration = Duration::from_millis(250);
