@@ -22,7 +22,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,6 +36,10 @@ const MAX_ASKING: usize = 1024;
 
 /// How often what was timed is summed up.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// How many the system may queue: after a restart all clients come at once, and one whose first packet finds the queue full comes again
+/// after a second. Linux takes no more than `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
 
 /// How long requests may go on once all rooms are closed.
 const REQUESTS_GRACE: Duration = Duration::from_secs(5);
@@ -110,7 +114,7 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     raise_file_limit(&config);
     // Before the layer, which asks for its counters once.
     if let Some(address) = args.metrics {
-        tokio::spawn(show_metrics(address).await?);
+        tokio::spawn(show_metrics(address)?);
     }
 
     let layer = SyncLayer::new(config.clone());
@@ -137,7 +141,7 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         .layer(layer)
         .layer(Extension(stop.clone()));
 
-    let listener = listen(args.listen, "--listen").await?;
+    let listener = listen(args.listen, "--listen")?;
     introduce(listener.local_addr()?, &config);
     let (closed, rooms_closed) = oneshot::channel();
     let last_stop = stop.clone();
@@ -158,9 +162,19 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|error| format!("can't listen on {address}: {error}; choose another address with {flag}"))
+/// As `TcpListener::bind` does, but with a longer queue.
+fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // Not on Windows, where it lets others listen to the same port.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error: std::io::Error| {
+        format!("can't listen on {address}: {error}; choose another address with {flag}")
+    })
 }
 
 /// For load balancers: whether new clients are welcome.
@@ -172,9 +186,9 @@ async fn health(Extension(stop): Extension<watch::Receiver<()>>) -> (StatusCode,
 }
 
 /// Has everything counted from now on, and serves it until the process ends.
-async fn show_metrics(address: SocketAddr) -> Result<impl Future<Output = ()>, Box<dyn Error>> {
+fn show_metrics(address: SocketAddr) -> Result<impl Future<Output = ()>, Box<dyn Error>> {
     let metrics = PrometheusBuilder::new().install_recorder()?;
-    let listener = listen(address, "--metrics").await?;
+    let listener = listen(address, "--metrics")?;
     println!("metrics on http://{}/metrics", listener.local_addr()?);
     let shown = metrics.clone();
     let app = Router::new().route("/metrics", get(async move || shown.render()));

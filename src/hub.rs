@@ -165,22 +165,20 @@ impl Hub {
         self.hook_calls.acquire().await.ok()
     }
 
-    /// Runs a connection. A shutdown waits for it.
+    /// Runs a connection, which ends when it is [time](Self::closing) to, and has ended by [overtime](Self::overtime). A shutdown waits
+    /// for it.
     pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
-        let overtime = self.overtime.clone();
-        // Not in the task: a future that is handed through others takes its size in each of them.
-        let connection = Box::pin(connection);
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = connection => {}
-                () = overtime.cancelled() => {}
-            }
-        });
+        self.tasks.spawn(connection);
     }
 
     /// Waits until the layer shuts down.
     pub(crate) async fn closing(&self) {
         self.closing.cancelled().await;
+    }
+
+    /// Waits until connections that are still closing are dropped.
+    pub(crate) async fn overtime(&self) {
+        self.overtime.cancelled().await;
     }
 
     /// Closes all connections (1001), waits for them within `shutdown_grace`, then closes all rooms: what was queued is committed,

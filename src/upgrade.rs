@@ -99,7 +99,7 @@ impl Entrance {
         };
         let present = self.hub.sessions().enter(room.clone(), grant.shared_identity());
         let (guard, rebind) = (self.guard.clone(), self.rebind.clone());
-        let guest = Guest { room, grant, present, guard, rebind, _place: in_room };
+        let guest = Box::new(Guest { room, grant, present, guard, rebind, _place: in_room });
         self.hub.spawn(take_over(Arc::clone(&self.hub), admission, guest, on_upgrade));
         Ok(accepted)
     }
@@ -148,10 +148,17 @@ impl From<Refused> for Rejection {
 }
 
 /// Serves the socket once the HTTP server has sent the response that lets the client in, and let go of it.
-async fn take_over(hub: Arc<Hub>, admission: Admission, guest: Guest, on_upgrade: OnUpgrade) {
+async fn take_over(hub: Arc<Hub>, admission: Admission, guest: Box<Guest>, on_upgrade: OnUpgrade) {
     let room = &guest.room;
     // A server that keeps the connection to itself, or a client that stops reading, must not hold a place for ever.
-    match Box::pin(timeout(hub.config().upgrade_timeout(), on_upgrade)).await {
+    let taking = async {
+        tokio::select! {
+            taken = timeout(hub.config().upgrade_timeout(), on_upgrade) => Some(taken),
+            () = hub.overtime() => None,
+        }
+    };
+    let Some(taken) = Box::pin(taking).await else { return };
+    match taken {
         Ok(Ok(upgraded)) => connection::serve(&hub, &admission, &guest, TokioIo::new(upgraded)).await,
         Ok(Err(error)) if error.is_canceled() => {
             info!(%room, %error, "the connection ended before it became a WebSocket; if all do, {SERVE_WITH_UPGRADES}");

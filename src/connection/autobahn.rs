@@ -145,5 +145,5 @@ where
             Err(end) => break end,
         }
     };
-    part(end, sink, stream).await;
+    part(end, hub, sink, stream).await;
 }

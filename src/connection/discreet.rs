@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use futures_util::{Sink, Stream};
 use tracing::dispatcher::{Dispatch, with_default};
+use tracing::level_filters::LevelFilter;
 
 /// A stream and sink of messages that logs nothing.
 ///
@@ -28,7 +29,11 @@ impl<S: Unpin> Discreet<S> {
 
     fn quietly<T>(self: Pin<&mut Self>, work: impl FnOnce(Pin<&mut S>) -> T) -> T {
         let Self { socket, nowhere } = self.get_mut();
-        with_default(nowhere, || work(Pin::new(socket)))
+        // It has nothing to say above these levels, and to silence it takes longer than most that it does.
+        match LevelFilter::current() < LevelFilter::DEBUG {
+            true => work(Pin::new(socket)),
+            false => with_default(nowhere, || work(Pin::new(socket))),
+        }
     }
 }
 

@@ -17,9 +17,11 @@ mod inbound;
 mod intake;
 mod liveness;
 mod outbound;
+mod own_wake;
 mod pieces;
 mod upload;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +43,7 @@ use self::errands::{Errand, Errands};
 use self::inbound::Inbound;
 use self::liveness::{Liveness, Watched};
 use self::outbound::{Cursor, Outbound};
+use self::own_wake::OwnWake;
 use self::pieces::Pieces;
 use self::upload::Upload;
 use crate::config::SyncConfig;
@@ -55,7 +58,7 @@ use crate::sessions::Present;
 use crate::tally::Counted;
 
 /// What tungstenite reads at a time: [`Pieces`] has read ahead for it.
-const READ_BUFFER: usize = 256;
+const READ_BUFFER: usize = 128;
 
 /// How much is gathered before it is written to the socket.
 const WRITE_BUFFER: usize = 16 << 10;
@@ -137,19 +140,14 @@ where
     async {
         let liveness = Arc::new(Liveness::new(hub.intake()));
         let (mut sink, mut stream) = socket(io, &liveness, hub.config()).await.split();
-        let end = tokio::select! {
-            end = converse(hub, guest, &liveness, &mut sink, &mut stream) => end,
-            () = hub.closing() => End::Close(Close::going_away()),
-            close = guest.present.told_to_go() => End::Close(close),
-            () = guest.grant.expired() => End::Close(Close::expired()),
-        };
+        let end = converse(hub, guest, &liveness, &mut sink, &mut stream).await;
         if let End::Close(close) = &end {
             meters.closed(close);
             if close.blames_the_peer() {
                 hub.blame(admission);
             }
         }
-        Box::pin(part(end, sink, stream)).await;
+        Box::pin(part(end, hub, sink, stream)).await;
     }
     .instrument(span)
     .await;
@@ -183,11 +181,15 @@ where
     W: Sink<WsMessage, Error = WsError> + Unpin,
     R: Stream<Item = Result<WsMessage, WsError>> + Unpin,
 {
-    let Arrived { lease: _lease, session, start, begin, standing, brings_back } =
-        match Box::pin(arrive(hub, guest, liveness, stream)).await {
-            Ok(arrived) => arrived,
-            Err(end) => return end,
-        };
+    let mut leaving = pin!(leaving(hub, guest));
+    let arrived = tokio::select! {
+        end = &mut leaving => Err(end),
+        arrived = Box::pin(arrive(hub, guest, liveness, stream)) => arrived,
+    };
+    let Arrived { lease: _lease, session, start, begin, standing, brings_back } = match arrived {
+        Ok(arrived) => *arrived,
+        Err(end) => return end,
+    };
     let _connected = session.room.connected();
     let mut inbound = Inbound::new(stream, &session);
     let mut outbound = Outbound::new(sink, &session, begin);
@@ -202,13 +204,30 @@ where
             Err(end) => end,
         }
     };
+    // All but what wakes with each change.
+    let others = async {
+        tokio::select! {
+            biased;
+            close = session.room.ending().ended() => End::Close(close),
+            close = session.room.outgrown(&session.schema) => End::Close(close),
+            end = &mut leaving => end,
+            end = receiving => end,
+        }
+    };
     tokio::select! {
         // In this order: whoever must go is sent nothing more, and StartStreaming is queued before the first changes are.
         biased;
-        close = session.room.ending().ended() => End::Close(close),
-        close = session.room.outgrown(&session.schema) => End::Close(close),
-        end = receiving => end,
+        end = OwnWake::new(others) => end,
         end = outbound.run() => end,
+    }
+}
+
+/// Waits until a client must go, whatever it does.
+async fn leaving(hub: &Hub, guest: &Guest) -> End {
+    tokio::select! {
+        () = hub.closing() => End::Close(Close::going_away()),
+        close = guest.present.told_to_go() => End::Close(close),
+        () = guest.grant.expired() => End::Close(Close::expired()),
     }
 }
 
@@ -218,7 +237,7 @@ async fn arrive<'a, R>(
     guest: &'a Guest,
     liveness: &'a Liveness,
     stream: &mut R,
-) -> Result<Arrived<'a>, End>
+) -> Result<Box<Arrived<'a>>, End>
 where
     R: Stream<Item = Result<WsMessage, WsError>> + Unpin,
 {
@@ -259,7 +278,7 @@ where
     let start = StartStreaming { since, exclude_sites: vec![session.room.site()], local_only: false };
     let start = Box::new(Message::StartStreaming(start));
     let (begin, brings_back) = (seen(&session.room, &presence), brings_back(&session.room, &presence));
-    Ok(Arrived { lease, session, start, begin, standing, brings_back })
+    Ok(Box::new(Arrived { lease, session, start, begin, standing, brings_back }))
 }
 
 /// Asks a client for its changes, once it is time to. It has a place among those that bring back what they have of the room, if it is
@@ -287,26 +306,32 @@ where
     Ok(upload)
 }
 
-/// The end of a conversation.
-async fn part<IO>(end: End, mut sink: SplitSink<Socket<IO>, WsMessage>, mut stream: SplitStream<Socket<IO>>)
+/// The end of a conversation, which a shutdown may cut short.
+async fn part<IO>(end: End, hub: &Hub, mut sink: SplitSink<Socket<IO>, WsMessage>, mut stream: SplitStream<Socket<IO>>)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    match end {
-        End::Close(close) => {
-            tracing::info!(code = close.code(), reason = close.reason(), "connection closed");
-            if !say_goodbye(&close, &mut sink, &mut stream).await
-                && let Ok(socket) = sink.reunite(stream)
-            {
-                linger(socket.into_inner().into_inner().into_inner().into_inner()).await;
+    let parting = async {
+        match end {
+            End::Close(close) => {
+                tracing::info!(code = close.code(), reason = close.reason(), "connection closed");
+                if !say_goodbye(&close, &mut sink, &mut stream).await
+                    && let Ok(socket) = sink.reunite(stream)
+                {
+                    linger(socket.into_inner().into_inner().into_inner().into_inner()).await;
+                }
             }
+            End::Left(code) => {
+                tracing::info!(code, "connection closed by the client");
+                // Answers the client's close.
+                drop(timeout(CLOSE_TIMEOUT, sink.close()).await);
+            }
+            End::Gone => tracing::info!("connection lost"),
         }
-        End::Left(code) => {
-            tracing::info!(code, "connection closed by the client");
-            // Answers the client's close.
-            drop(timeout(CLOSE_TIMEOUT, sink.close()).await);
-        }
-        End::Gone => tracing::info!("connection lost"),
+    };
+    tokio::select! {
+        () = parting => {}
+        () = hub.overtime() => {}
     }
 }
 
