@@ -21,7 +21,7 @@ use http::request::Parts;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -84,7 +84,8 @@ struct Args {
     #[arg(long)]
     behind_proxy: bool,
 
-    /// Serve metrics for Prometheus at http://ADDR/metrics. Whoever reaches it can read them.
+    /// Serve metrics for Prometheus at http://ADDR/metrics. Whoever reaches it can read them. (/healthz of the server itself says
+    /// whether new clients are welcome.)
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
 
@@ -187,7 +188,13 @@ async fn health(Extension(stop): Extension<watch::Receiver<()>>) -> (StatusCode,
 
 /// Has everything counted from now on, and serves it until the process ends.
 fn show_metrics(address: SocketAddr) -> Result<impl Future<Output = ()>, Box<dyn Error>> {
-    let metrics = PrometheusBuilder::new().install_recorder()?;
+    let metrics = PrometheusBuilder::new()
+        .set_buckets_for_metric(
+            Matcher::Suffix("_seconds".to_owned()),
+            &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
+        )?
+        .set_buckets_for_metric(Matcher::Suffix("_changesets".to_owned()), &[1.0, 3.0, 10.0, 30.0, 100.0, 300.0])?
+        .install_recorder()?;
     let listener = listen(address, "--metrics")?;
     println!("metrics on http://{}/metrics", listener.local_addr()?);
     let shown = metrics.clone();

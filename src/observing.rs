@@ -17,11 +17,13 @@
 //! | `sqlite_sync_batch_changesets` | histogram | changesets | how many were committed together |
 //! | `sqlite_sync_commit_seconds` | histogram | seconds | merging and committing a batch, with syncing |
 //! | `sqlite_sync_queue_seconds` | histogram | seconds | how long a changeset waited for its room's writer |
-//! | `sqlite_sync_refused_total` | counter, by `reason` | 1 | `http 4xx`/`http 5xx`: a request got no WebSocket; `close 1xxx`: the server closed a connection; `changeset`: one was not applied |
+//! | `sqlite_sync_refused_total` | counter, by `reason` | 1 | `http 401` and the like: a request got no WebSocket; `close 1008` and the like: the server closed a connection, 1001 at a shutdown too; `changeset`: the room's database refused one |
 //!
-//! Worth an alarm: `commit_seconds` that grows (the disk), `queue_seconds` beyond a second (a room with too much work), `refused_total`
-//! with `close 1011` (the server's fault: its log says more) or `changeset` (a client that can't get rid of what it wrote). Many catch-ups
-//! beside few feed hits say that `feed_window_bytes` is small for what is written.
+//! Worth an alarm: `sqlite_sync_commit_seconds` that grows (the disk), `sqlite_sync_queue_seconds` beyond a second (a room with too much
+//! work), `sqlite_sync_refused_total` with `close 1011` (the server's fault: its log says more) or `changeset` (a client that can't get rid
+//! of what it wrote). Many catch-ups beside few feed hits say that `feed_window_bytes` is small for what is written.
+//!
+//! How a histogram is shown is the recorder's affair: Prometheus gets buckets from the example server.
 //!
 //! # Spans
 //!
@@ -45,6 +47,7 @@
 //! | `changes of a read-only client dropped` | it wrote all the same |
 //! | `changes reverted: …` | its copy returns to what the room has |
 //! | `this site's database is, or may be, an earlier one: …` | a client was restored from a backup; it is asked for everything and sent its own |
+//! | `a file that is to be the room has become another site`, `a file took the place of the room's database` | you called [`restore`](crate::SyncHandle::restore) |
 //! | `the room was not closed: …` | the process was killed; db_versions go on above what may have been shown |
 //! | `connection closed`, `connection closed by the client`, `connection lost` | how it ended: by us with a code and a reason, by it, or by the network |
 //!
@@ -56,7 +59,7 @@
 //! | `changes not applied` | a changeset was refused, with table and column; see [`SyncHandle::refused_sites`](crate::SyncHandle::refused_sites) |
 //! | `the guard objects to changes` | your [`ChangeGuard`](crate::ChangeGuard) did |
 //! | `a transaction of a client can't be applied and is set aside` | as you ordered; it is in the file that you named |
-//! | `the room's database is an earlier one than its clients knew: …` | a file went back; the room became another site, and clients bring back what is missing |
+//! | `the room's database is an earlier one than its clients knew: …` | a file went back, or you called [`fork`](crate::SyncHandle::fork); the room became another site, and clients bring back what is missing |
 //! | `the log is damaged: …` | a disk or a power loss took the end of the room's log; clients are asked for what they have |
 //! | `another process has made the room another site` | somebody forked or restored it, beside this server |
 //! | `client claims to have seen more than there is` | it knew a later file; it gets everything |

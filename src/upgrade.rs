@@ -73,7 +73,7 @@ impl Entrance {
                 debug!(reason = rejection.reason(), "handshake refused");
             })?;
         self.hub.config().origins().admit(&head.uri, &head.headers).map_err(|reason| {
-            info!(%reason, "handshake of a page refused");
+            info!(status = 403, %reason, "handshake of a page refused");
             Rejection::new(StatusCode::FORBIDDEN, reason)
         })?;
         let room = self.room(&room)?;
@@ -108,7 +108,7 @@ impl Entrance {
         let parse = if self.hub.config().wide_room_names() { RoomName::parse_wide } else { RoomName::parse };
         parse(name).map_err(|reason| {
             let start: String = name.chars().take(LOGGED_NAME).collect();
-            info!(room = ?start, %reason, "refused");
+            info!(room = ?start, status = 400, %reason, "refused");
             Rejection::bad_request(reason.to_string())
         })
     }
