@@ -92,7 +92,12 @@ fn session(random: &mut Random, recording: &Recording) -> Sent {
     let frames = recording.session(random, site);
     let mut messages: Vec<Message> =
         frames.iter().map(|frame| Message::decode(frame.payload.clone().into()).unwrap()).collect();
+    // Rows of its own, half of the time: what has once leapt to its bound beats whatever comes after it.
+    let shift = if random.one_in(2) { 0 } else { random.next().to_le_bytes()[0] };
     for message in &mut messages {
+        if let Message::Changes(message) = message {
+            message.changes = shifted(&message.changes, shift);
+        }
         if random.one_in(2) {
             *message = changed(random, recording, message.clone());
         }
@@ -200,6 +205,19 @@ fn changed(random: &mut Random, recording: &Recording, message: Message) -> Mess
     }
 }
 
+/// The same changes of other rows.
+fn shifted(list: &ChangeList, shift: u8) -> ChangeList {
+    let mut builder = ChangeListBuilder::default();
+    for change in list {
+        match *change.pk {
+            // The packed key of one small integer.
+            [1, 9, key] => builder.push(Change { pk: &[1, 9, key.wrapping_add(shift) & 0x7f], ..change }),
+            _ => builder.push(change),
+        }
+    }
+    builder.finish()
+}
+
 /// Some of the changes as they were, others not, some twice, and in another order.
 fn changes(random: &mut Random, list: &ChangeList) -> ChangeList {
     let mut changes: Vec<Change<'_>> = list.iter().collect();
@@ -207,14 +225,15 @@ fn changes(random: &mut Random, list: &ChangeList) -> ChangeList {
         let (at, other) = (random.below(changes.len()), random.below(changes.len()));
         changes.swap(at, other);
     }
-    // Most are such as an honest client might send, or all of a changeset would be refused each time.
+    // Most are such as are taken, for one that isn't makes all of a changeset be refused.
     let is_wild = random.one_in(3);
     let mut builder = ChangeListBuilder::default();
     for change in changes {
         let len = random.below(40);
         let (bytes, text) = (random.bytes(len), format!("text {}", random.below(100)));
         let mut change = change;
-        if random.one_in(3) {
+        let odds = if is_wild { 10 } else { 3 };
+        if random.one_in(odds) {
             for _ in 0..=random.below(2) {
                 change = if is_wild { wild(random, change, &bytes) } else { plausible(random, change, &bytes, &text) };
             }
@@ -229,7 +248,7 @@ fn changes(random: &mut Random, list: &ChangeList) -> ChangeList {
 
 fn plausible<'a>(random: &mut Random, change: Change<'a>, bytes: &'a [u8], text: &'a str) -> Change<'a> {
     let small = i64::try_from(random.below(6)).unwrap();
-    match random.below(8) {
+    match random.below(10) {
         0 => Change { pk: KEYS[4 + random.below(3)], ..change },
         1 if change.cid != Change::SENTINEL => {
             Change { cid: Change::SENTINEL, col_version: small, cl: small, ..change }
@@ -238,7 +257,9 @@ fn plausible<'a>(random: &mut Random, change: Change<'a>, bytes: &'a [u8], text:
         3 => Change { col_version: 1 << 24, ..change },
         4 => Change { cl: small, ..change },
         5 => Change { db_version: change.db_version + small, ..change },
-        6 => Change { seq: small, site: Some(site(random)), ..change },
+        6 => Change { db_version: [1 << 20, 1 << 24, 1 << 40, 1 << 52][random.below(4)], ..change },
+        7 => Change { cl: 1 << 20, ..change },
+        8 => Change { seq: small, site: Some(site(random)), ..change },
         _ => Change { val: value(random, bytes, text), ..change },
     }
 }

@@ -78,6 +78,8 @@ impl Scene {
         let (theirs, ours) = (rows(&replica.conn), rows(&file));
         assert!(ours.len() > 10, "{ours:?}");
         assert_eq!(theirs, ours);
+        let sites = file.query_row("SELECT count(*) FROM crsql_tracked_peers", [], |row| row.get::<_, i64>(0)).unwrap();
+        println!("something was taken of {sites} sites");
         clocks_are_within_bounds(&file, i64::try_from(changesets).unwrap() + self.pairs[0].written);
     }
 }
