@@ -25,7 +25,7 @@ use crate::connection::{self, Guest};
 use crate::grant::Grant;
 use crate::guard::Guard;
 use crate::handshake::{Handshake, Transport};
-use crate::hub::{Admission, Hub, Refused};
+use crate::hub::{Hub, Refused};
 use crate::rebind::Rebind;
 use crate::rejection::Rejection;
 use crate::room::RoomName;
@@ -99,8 +99,8 @@ impl Entrance {
         };
         let present = self.hub.sessions().enter(room.clone(), grant.shared_identity());
         let (guard, rebind) = (self.guard.clone(), self.rebind.clone());
-        let guest = Box::new(Guest { room, grant, present, guard, rebind, _place: in_room });
-        self.hub.spawn(take_over(Arc::clone(&self.hub), admission, guest, on_upgrade));
+        let guest = Box::new(Guest { room, admission, grant, present, guard, rebind, _place: in_room });
+        self.hub.spawn(take_over(Arc::clone(&self.hub), guest, on_upgrade));
         Ok(accepted)
     }
 
@@ -148,7 +148,7 @@ impl From<Refused> for Rejection {
 }
 
 /// Serves the socket once the HTTP server has sent the response that lets the client in, and let go of it.
-async fn take_over(hub: Arc<Hub>, admission: Admission, guest: Box<Guest>, on_upgrade: OnUpgrade) {
+async fn take_over(hub: Arc<Hub>, guest: Box<Guest>, on_upgrade: OnUpgrade) {
     let room = &guest.room;
     // A server that keeps the connection to itself, or a client that stops reading, must not hold a place for ever.
     let taking = async {
@@ -159,7 +159,7 @@ async fn take_over(hub: Arc<Hub>, admission: Admission, guest: Box<Guest>, on_up
     };
     let Some(taken) = Box::pin(taking).await else { return };
     match taken {
-        Ok(Ok(upgraded)) => connection::serve(&hub, &admission, &guest, TokioIo::new(upgraded)).await,
+        Ok(Ok(upgraded)) => connection::serve(&hub, &guest, TokioIo::new(upgraded)).await,
         Ok(Err(error)) if error.is_canceled() => {
             info!(%room, %error, "the connection ended before it became a WebSocket; if all do, {SERVE_WITH_UPGRADES}");
         }

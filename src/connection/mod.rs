@@ -79,6 +79,7 @@ type Socket<IO> = Discreet<WebSocketStream<Pieces<Watched<IO>>>>;
 #[derive(Debug)]
 pub(crate) struct Guest {
     pub(crate) room: RoomName,
+    pub(crate) admission: Admission,
     pub(crate) grant: Grant,
     pub(crate) present: Present,
     pub(crate) guard: Guard,
@@ -129,7 +130,7 @@ struct Arrived<'a> {
 }
 
 /// Serves an upgraded socket until it ends.
-pub(crate) async fn serve<IO>(hub: &Hub, admission: &Admission, guest: &Guest, io: IO)
+pub(crate) async fn serve<IO>(hub: &Hub, guest: &Guest, io: IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -144,7 +145,7 @@ where
         if let End::Close(close) = &end {
             meters.closed(close);
             if close.blames_the_peer() {
-                hub.blame(admission);
+                hub.blame(&guest.admission);
             }
         }
         Box::pin(part(end, hub, sink, stream)).await;
@@ -198,12 +199,6 @@ where
         Standing::Untold => outbound.give_it_a_position(),
         Standing::GoesOn => {}
     }
-    let receiving = async {
-        match Box::pin(ask(&session, &mut inbound, start, brings_back)).await {
-            Ok(upload) => inbound.run(upload).await,
-            Err(end) => end,
-        }
-    };
     // All but what wakes with each change.
     let others = async {
         tokio::select! {
@@ -211,7 +206,7 @@ where
             close = session.room.ending().ended() => End::Close(close),
             close = session.room.outgrown(&session.schema) => End::Close(close),
             end = &mut leaving => end,
-            end = receiving => end,
+            end = receive(&session, &mut inbound, start, brings_back) => end,
         }
     };
     tokio::select! {
@@ -279,6 +274,17 @@ where
     let start = Box::new(Message::StartStreaming(start));
     let (begin, brings_back) = (seen(&session.room, &presence), brings_back(&session.room, &presence));
     Ok(Box::new(Arrived { lease, session, start, begin, standing, brings_back }))
+}
+
+/// Asks a client for its changes, and receives them.
+async fn receive<R>(session: &Session<'_>, inbound: &mut Inbound<'_, R>, start: Box<Message>, brings_back: bool) -> End
+where
+    R: Stream<Item = Result<WsMessage, WsError>> + Unpin,
+{
+    match Box::pin(ask(session, inbound, start, brings_back)).await {
+        Ok(upload) => inbound.run(upload).await,
+        Err(end) => end,
+    }
 }
 
 /// Asks a client for its changes, once it is time to. It has a place among those that bring back what they have of the room, if it is
