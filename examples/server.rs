@@ -16,10 +16,12 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
+use http::StatusCode;
 use http::request::Parts;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections that are no sessions, or not yet. Further ones wait in the system's queue.
 const MAX_ASKING: usize = 1024;
+
+/// How often what was timed is summed up.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// How many the system may queue: after a restart all clients come at once, and one whose first packet finds the queue full comes again
 /// after a second. Linux takes no more than `net.core.somaxconn`.
@@ -79,6 +84,11 @@ struct Args {
     #[arg(long)]
     behind_proxy: bool,
 
+    /// Serve metrics for Prometheus at http://ADDR/metrics. Whoever reaches it can read them. (/healthz of the server itself says
+    /// whether new clients are welcome.)
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+
     /// A JSON or TOML file with settings of `SyncConfig`.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -103,6 +113,10 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let mut stop = stop_requests()?;
     let config = settings(&args)?;
     raise_file_limit(&config);
+    // Before the layer, which asks for its counters once.
+    if let Some(address) = args.metrics {
+        tokio::spawn(show_metrics(address)?);
+    }
 
     let layer = SyncLayer::new(config.clone());
     let mut layer = if args.behind_proxy { layer.remote_address(forwarded) } else { layer.remote_address(peer) };
@@ -124,10 +138,11 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     }
     let app = Router::new()
         .route("/", get(async || "This is a sync server; what it prints at its start says how to connect.\n"))
-        .layer(layer);
+        .route("/healthz", get(health))
+        .layer(layer)
+        .layer(Extension(stop.clone()));
 
-    let listener = listen(args.listen)
-        .map_err(|error| format!("can't listen on {}: {error}; choose another address with --listen", args.listen))?;
+    let listener = listen(args.listen, "--listen")?;
     introduce(listener.local_addr()?, &config);
     let (closed, rooms_closed) = oneshot::channel();
     let last_stop = stop.clone();
@@ -149,13 +164,50 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
 }
 
 /// As `TcpListener::bind` does, but with a longer queue.
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // Not on Windows, where it lets others listen to the same port.
-    #[cfg(unix)]
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // Not on Windows, where it lets others listen to the same port.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error: std::io::Error| {
+        format!("can't listen on {address}: {error}; choose another address with {flag}")
+    })
+}
+
+/// For load balancers: whether new clients are welcome.
+async fn health(Extension(stop): Extension<watch::Receiver<()>>) -> (StatusCode, &'static str) {
+    match stop.has_changed() {
+        Ok(false) => (StatusCode::OK, "ok\n"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
+    }
+}
+
+/// Has everything counted from now on, and serves it until the process ends.
+fn show_metrics(address: SocketAddr) -> Result<impl Future<Output = ()>, Box<dyn Error>> {
+    let metrics = PrometheusBuilder::new()
+        .set_buckets_for_metric(
+            Matcher::Suffix("_seconds".to_owned()),
+            &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
+        )?
+        .set_buckets_for_metric(Matcher::Suffix("_changesets".to_owned()), &[1.0, 3.0, 10.0, 30.0, 100.0, 300.0])?
+        .install_recorder()?;
+    let listener = listen(address, "--metrics")?;
+    println!("metrics on http://{}/metrics", listener.local_addr()?);
+    let shown = metrics.clone();
+    let app = Router::new().route("/metrics", get(async move || shown.render()));
+    let upkeep = async move {
+        // Otherwise what is timed piles up until somebody asks.
+        let mut times = tokio::time::interval(METRICS_UPKEEP);
+        loop {
+            times.tick().await;
+            metrics.run_upkeep();
+        }
+    };
+    Ok(serve(listener, app, upkeep))
 }
 
 /// As `axum::serve` does, in HTTP/1.1, but with limits for those who connect and ask for nothing. Takes connections until `closing` is

@@ -57,7 +57,7 @@
 //! # What is promised
 //!
 //! - A client is shown no change that a power loss could take back, and no change is lost that a client believes is safe: changes
-//!   and the position they move commit together, and with `synchronous=FULL`.
+//!   and the position they move commit together, and with `synchronous=FULL` (unless [`Durability::Os`] is chosen).
 //! - Nothing is applied out of order: what follows a gap is refused, and the client is asked to continue from the gap.
 //! - Whatever a peer sends, at most its own connection ends, with a code and a reason.
 //! - Cost follows what is new: one commit for many clients, one encoding for all of them, no backlog for slow ones.
@@ -121,6 +121,8 @@ mod hook;
 mod hub;
 mod layer;
 mod litefs;
+mod meters;
+pub mod observing;
 pub mod on_litefs;
 mod origin;
 mod primary;

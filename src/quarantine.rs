@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crr::SiteId;
@@ -30,6 +30,8 @@ pub struct RefusedSite {
     pub room: RoomName,
     /// The client.
     pub site: SiteId,
+    /// Who it is, as its grant names it.
+    pub identity: Option<Arc<str>>,
     /// When its changes were refused for the first time.
     pub since: SystemTime,
     /// And for the last.
@@ -73,7 +75,7 @@ impl SyncHandle {
     /// ```no_run
     /// use tower_sqlite_sync::crr::{Position, SiteId};
     /// use tower_sqlite_sync::wire::Message;
-    /// use tower_sqlite_sync::{Changeset, SyncHandle};
+    /// use tower_sqlite_sync::{Changeset, Rights, SyncHandle, Verdict};
     ///
     /// # async fn run(rooms: SyncHandle, schema_version: i64) -> Result<(), Box<dyn std::error::Error>> {
     /// for refused in rooms.refused_sites() {
@@ -84,9 +86,14 @@ impl SyncHandle {
     /// // Another day, with another schema:
     /// let Message::Changes(aside) = Message::decode(std::fs::read("/var/lib/aside/…")?.into())? else { return Ok(()) };
     /// let site = SiteId::from_bytes(*aside.sender.as_bytes());
-    /// let (since, rights) = (Position::default(), Default::default());
+    /// let since = Position::default();
+    /// // Whose site it is (`RefusedSite::identity`), and any table.
+    /// let rights = Rights { identity: Some("ada".into()), ..Rights::default() }.into();
     /// let changeset = Changeset { site, since, schema_version, changes: aside.changes, rights, is_refused: false };
-    /// rooms.apply("my-room", changeset).await?;
+    /// match rooms.apply("my-room", changeset).await? {
+    ///     Verdict::Applied { .. } => println!("applied"),
+    ///     verdict => println!("not applied: {verdict:?}"),
+    /// }
     /// # Ok(())
     /// # }
     /// ```
@@ -126,6 +133,8 @@ impl SyncHandle {
 /// A changeset that was refused.
 #[derive(Debug)]
 pub(crate) struct Refused<'e> {
+    /// Who its sender is.
+    pub(crate) identity: Option<Arc<str>>,
     /// What the room has from its sender.
     pub(crate) after: i64,
     /// The last db_version in it.
@@ -150,6 +159,7 @@ pub(crate) struct Quarantine {
 
 #[derive(Debug)]
 struct Entry {
+    identity: Option<Arc<str>>,
     since: SystemTime,
     last: SystemTime,
     times: u64,
@@ -175,6 +185,7 @@ impl Quarantine {
         let before = sites.remove(&key);
         let (since, times, order) = before.map_or((now, 0, None), |before| (before.since, before.times, before.order));
         let entry = Entry {
+            identity: refused.identity.clone(),
             since,
             last: now,
             times: times.saturating_add(1),
@@ -227,6 +238,7 @@ impl Quarantine {
         let shown = |((room, site), entry): (&(RoomName, SiteId), &Entry)| RefusedSite {
             room: room.clone(),
             site: *site,
+            identity: entry.identity.clone(),
             since: entry.since,
             last: entry.last,
             times: entry.times,
@@ -262,7 +274,7 @@ mod tests {
 
     fn refuse(quarantine: &Quarantine, site: SiteId, up_to: i64, table: &str) {
         let error = crr::Error::UnknownTable { table: table.to_owned() };
-        quarantine.refused(&room(), site, &Refused { after: 5, up_to, error: &error });
+        quarantine.refused(&room(), site, &Refused { identity: None, after: 5, up_to, error: &error });
     }
 
     #[test]

@@ -61,7 +61,10 @@ impl Entrance {
     /// The response to a request for a WebSocket on one of our paths. If it lets the client in, a task that serves the
     /// socket waits for it.
     pub(crate) async fn receive(self: Arc<Self>, transport: Transport, head: Parts) -> Response<Bytes> {
-        self.let_in(transport, head).await.unwrap_or_else(Rejection::into_response)
+        self.let_in(transport, head).await.unwrap_or_else(|rejection| {
+            self.hub.rooms().meters().rejected(&rejection);
+            rejection.into_response()
+        })
     }
 
     async fn let_in(&self, transport: Transport, mut head: Parts) -> Result<Response<Bytes>, Rejection> {
@@ -70,7 +73,7 @@ impl Entrance {
                 debug!(reason = rejection.reason(), "handshake refused");
             })?;
         self.hub.config().origins().admit(&head.uri, &head.headers).map_err(|reason| {
-            info!(%reason, "handshake of a page refused");
+            info!(status = 403, %reason, "handshake of a page refused");
             Rejection::new(StatusCode::FORBIDDEN, reason)
         })?;
         let room = self.room(&room)?;
@@ -105,7 +108,7 @@ impl Entrance {
         let parse = if self.hub.config().wide_room_names() { RoomName::parse_wide } else { RoomName::parse };
         parse(name).map_err(|reason| {
             let start: String = name.chars().take(LOGGED_NAME).collect();
-            info!(room = ?start, %reason, "refused");
+            info!(room = ?start, status = 400, %reason, "refused");
             Rejection::bad_request(reason.to_string())
         })
     }

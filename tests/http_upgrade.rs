@@ -216,3 +216,26 @@ async fn a_connection_that_the_server_never_hands_over_gives_its_place_back() {
     while enter().await.status != StatusCode::SWITCHING_PROTOCOLS {}
     assert!(!kept.is_finished());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_may_take_until_its_time_is_over_to_hand_over_a_connection() {
+    let (limit, moment) = (Duration::from_secs(10), Duration::from_millis(10));
+    let layer = SyncLayer::new(config().with_upgrade_timeout(limit));
+    for (takes, serves) in [(limit - moment, true), (limit + moment, false)] {
+        let service = layer.layer(service_fn(teapot));
+        let slow = service_fn(move |request: Request<Incoming>| {
+            let service = service.clone();
+            async move {
+                let response = service.oneshot(request).await;
+                tokio::time::sleep(takes).await;
+                response
+            }
+        });
+        let mut request = "ws://localhost/sync".into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", subprotocol("room=test").parse().unwrap());
+        let (mut socket, _response) = client_async(request, serve(slow)).await.unwrap();
+        let is_answered =
+            socket.close(None).await.is_ok() && socket.next().await.is_some_and(|message| message.is_ok());
+        assert_eq!(is_answered, serves, "after {takes:?}");
+    }
+}

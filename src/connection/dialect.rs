@@ -78,7 +78,7 @@ impl Dialect {
 }
 
 /// One message; if it has several fragments, in continuation frames.
-fn frames(kind: Data, mut fragments: Vec<Bytes>) -> Vec<WsMessage> {
+pub(super) fn frames(kind: Data, mut fragments: Vec<Bytes>) -> Vec<WsMessage> {
     let Some(last) = fragments.pop() else { return Vec::new() };
     if fragments.is_empty() {
         return vec![WsMessage::Frame(WsFrame::message(last, OpCode::Data(kind), true))];
@@ -89,7 +89,7 @@ fn frames(kind: Data, mut fragments: Vec<Bytes>) -> Vec<WsMessage> {
 }
 
 /// `text` in fragments, which may end inside of a character (RFC 6455 §5.6).
-fn pieces(mut text: Bytes, fragment: usize) -> Vec<Bytes> {
+pub(super) fn pieces(mut text: Bytes, fragment: usize) -> Vec<Bytes> {
     let fragment = fragment.max(1);
     let mut pieces = Vec::new();
     while text.len() > fragment {

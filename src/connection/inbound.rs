@@ -328,7 +328,7 @@ fn start_streaming(since: Position, exclude: SiteId) -> StartStreaming {
 }
 
 /// The next message of the protocol, not decoded yet. Cancel-safe.
-async fn receive<S>(stream: &mut S, config: &SyncConfig, liveness: &Liveness) -> Result<WsMessage, End>
+pub(super) async fn receive<S>(stream: &mut S, config: &SyncConfig, liveness: &Liveness) -> Result<WsMessage, End>
 where
     S: Stream<Item = Result<WsMessage, WsError>> + Unpin,
 {

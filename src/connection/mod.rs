@@ -5,6 +5,8 @@
 //!                 └───────────────── errands ──────────────────────────▲
 //! ```
 
+#[cfg(test)]
+mod autobahn;
 mod backoff;
 mod budget;
 mod close;
@@ -51,7 +53,7 @@ use crate::hub::{Admission, Hub};
 use crate::primary::Rights;
 use crate::rebind::{Rebind, Rebinding};
 use crate::refusals::Refusals;
-use crate::room::{Lease, Purpose, Room, RoomName, SchemaName, Standing, WantedSchema, engine_site};
+use crate::room::{Lease, Purpose, Recollection, Room, RoomName, SchemaName, Standing, WantedSchema, engine_site};
 use crate::sessions::Present;
 use crate::tally::Counted;
 
@@ -132,32 +134,43 @@ pub(crate) async fn serve<IO>(hub: &Hub, guest: &Guest, io: IO)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let span = tracing::info_span!("connection", room = %guest.room, site = field::Empty);
+    let span =
+        tracing::info_span!("connection", room = %guest.room, identity = guest.grant.identity(), site = field::Empty);
+    let meters = hub.rooms().meters();
+    let _open = meters.connection();
     async {
         let liveness = Arc::new(Liveness::new(hub.intake()));
-        let limit = hub.config().max_message_bytes();
-        let io = Pieces::new(Watched::new(io, liveness.clone()), limit);
-        let limit = Some(limit);
-        let websocket = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(WRITE_BUFFER)
-            // A frame of ours waits until the socket has taken the one before. Beyond that, answers to pings of a peer that
-            // doesn't read must not pile up.
-            .max_write_buffer_size(hub.config().max_frame_bytes().saturating_add(4 * WRITE_BUFFER))
-            .max_message_size(limit)
-            .max_frame_size(limit);
-        let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(websocket)).await;
-        let (mut sink, mut stream) = Discreet::new(socket).split();
+        let (mut sink, mut stream) = socket(io, &liveness, hub.config()).await.split();
         let end = converse(hub, guest, &liveness, &mut sink, &mut stream).await;
-        if let End::Close(close) = &end
-            && close.blames_the_peer()
-        {
-            hub.blame(&guest.admission);
+        if let End::Close(close) = &end {
+            meters.closed(close);
+            if close.blames_the_peer() {
+                hub.blame(&guest.admission);
+            }
         }
         Box::pin(part(end, hub, sink, stream)).await;
     }
     .instrument(span)
     .await;
+}
+
+/// Makes messages of the bytes of an upgraded connection.
+async fn socket<IO>(io: IO, liveness: &Arc<Liveness>, config: &SyncConfig) -> Socket<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let limit = config.max_message_bytes();
+    let io = Pieces::new(Watched::new(io, liveness.clone()), limit);
+    let limit = Some(limit);
+    let websocket = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        // A frame of ours waits until the socket has taken the one before. Beyond that, answers to pings of a peer that
+        // doesn't read must not pile up.
+        .max_write_buffer_size(config.max_frame_bytes().saturating_add(4 * WRITE_BUFFER))
+        .max_message_size(limit)
+        .max_frame_size(limit);
+    Discreet::new(WebSocketStream::from_raw_socket(io, Role::Server, Some(websocket)).await)
 }
 
 /// From the announce to the end.
@@ -234,8 +247,14 @@ where
     let (lease, schema) = enter(hub, guest, &presence).await?;
     let client = presence.sender;
     guest.present.announced(engine_site(client));
-    let rebinds = taken_over(hub, guest, &lease, client).await?;
-    let standing = greet(&lease, &presence, guest.grant.access(), arrived).await?;
+    let (mut rebinds, mut standing, mut since) = (None, Standing::GoesOn, Position::MUTE);
+    // One that may not write is muted: nothing is newer than what we claim to have. Nothing is done as its site, whose ever it is.
+    if guest.grant.access() == Access::ReadWrite {
+        let mut known = lease.recall(client).await?;
+        rebinds = taken_over(hub, guest, &known, client).await?;
+        standing = greet(&lease, &presence, &mut known, arrived).await?;
+        since = known.position;
+    }
     let session = Session {
         dialect,
         room: lease.clone(),
@@ -250,7 +269,9 @@ where
         sending: hub.sending(),
         errands: Errands::default(),
     };
-    let start = Box::new(Message::StartStreaming(start_streaming(&session).await?));
+    // From where on we lack its changes.
+    let start = StartStreaming { since, exclude_sites: vec![session.room.site()], local_only: false };
+    let start = Box::new(Message::StartStreaming(start));
     let (begin, brings_back) = (seen(&session.room, &presence), brings_back(&session.room, &presence));
     Ok(Box::new(Arrived { lease, session, start, begin, standing, brings_back }))
 }
@@ -320,14 +341,10 @@ where
     }
 }
 
-/// Whose the site was so far that a client announces, if that is another identity and it may be taken over. Clients that may not
-/// write are not asked: nothing that they do is done as that site.
-async fn taken_over(hub: &Hub, guest: &Guest, room: &Room, client: SiteId) -> Result<Option<Arc<str>>, End> {
-    if guest.grant.access() == Access::ReadOnly {
-        return Ok(None);
-    }
+/// Whose the site was so far that a client announces, if that is another identity and it may be taken over.
+async fn taken_over(hub: &Hub, guest: &Guest, known: &Recollection, client: SiteId) -> Result<Option<Arc<str>>, End> {
     let to = guest.grant.shared_identity();
-    let Some(from) = room.holder(client).await?.filter(|holder| to.as_deref() != Some(holder)) else {
+    let Some(from) = known.holder.as_deref().filter(|holder| to.as_deref() != Some(holder)) else {
         return Ok(None);
     };
     let from: Arc<str> = from.into();
@@ -400,17 +417,13 @@ async fn enter(hub: &Hub, guest: &Guest, presence: &AnnouncePresence) -> Result<
     Ok((lease, wanted))
 }
 
-/// Tells a client from where on we lack its changes. One that may not write is muted: nothing is newer than what we claim to have.
-async fn start_streaming(session: &Session<'_>) -> Result<StartStreaming, End> {
-    let since = match session.access {
-        Access::ReadOnly => Position::MUTE,
-        Access::ReadWrite => session.room.position(session.client).await?,
-    };
-    Ok(StartStreaming { since, exclude_sites: vec![session.room.site()], local_only: false })
-}
-
 /// Finds out whether the client's database went back since it was last here.
-async fn greet(room: &Room, presence: &AnnouncePresence, access: Access, arrived: Instant) -> Result<Standing, End> {
+async fn greet(
+    room: &Room,
+    presence: &AnnouncePresence,
+    known: &mut Recollection,
+    arrived: Instant,
+) -> Result<Standing, End> {
     let here = presence.last_seens.iter().find(|(site, _)| *site == room.site());
     let seen = match here {
         Some((_, position)) => position.db_version,
@@ -418,10 +431,7 @@ async fn greet(room: &Room, presence: &AnnouncePresence, access: Access, arrived
         None if room.lineage().seen(&presence.last_seens).is_some() => return Ok(Standing::GoesOn),
         None => 0,
     };
-    if access == Access::ReadOnly {
-        return Ok(Standing::GoesOn);
-    }
-    let standing = room.greet(presence.sender, seen, arrived).await?;
+    let standing = room.greet(known, seen, arrived).await?;
     if standing == Standing::WentBack {
         tracing::info!(seen, "this site's database is, or may be, an earlier one: asking it for everything");
     }

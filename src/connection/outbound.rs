@@ -15,6 +15,7 @@ use super::backoff::Backoff;
 use super::errands::Errand;
 use super::{Close, End, NOBODY, Session};
 use crate::config::SyncConfig;
+use crate::meters::Source;
 use crate::room::{Frame, Pull, Selection, engine_site};
 
 /// So long after a burst of changes, a probe asks the client whether it has them.
@@ -24,7 +25,7 @@ const PROBE_DELAY: Duration = Duration::from_secs(1);
 const REWIND_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// Bytes of a message that are copied to be written to the socket, and that every client can be sent at a time.
-const FRAGMENT: usize = 64 << 10;
+pub(super) const FRAGMENT: usize = 64 << 10;
 
 /// How soon a large message is tried again, when too much is under way to others.
 const SENDING_DELAY: Duration = Duration::from_millis(250);
@@ -180,8 +181,8 @@ where
                 Pull::Frames(frames) => {
                     let bytes = frames.iter().map(|frame| frame.byte_len()).sum();
                     match self.session.sending.share(bytes) {
-                        Some(_share) => self.send_frames(&frames).await?,
-                        None if bytes <= FRAGMENT => self.send_frames(&frames).await?,
+                        Some(_share) => self.send_frames(&frames, Source::Feed).await?,
+                        None if bytes <= FRAGMENT => self.send_frames(&frames, Source::Feed).await?,
                         None => {
                             let upto = frames.last().map_or(self.cursor.read, |frame| frame.upto);
                             Box::pin(self.catch_up(upto)).await?;
@@ -222,13 +223,14 @@ where
             }
         }
         self.large = None;
-        self.send_frames(&[frame]).await
+        self.send_frames(&[frame], Source::Database).await
     }
 
     /// Sends as one message what the client lacks of neighbouring frames.
-    async fn send_frames(&mut self, frames: &[Arc<Frame>]) -> Result<(), End> {
+    async fn send_frames(&mut self, frames: &[Arc<Frame>], source: Source) -> Result<(), End> {
         if let Some(selection) = Selection::of(frames, engine_site(self.left_out())) {
             self.send_changes(&selection).await?;
+            self.session.room.meters().sent(selection.count(), source);
             self.cursor.sent = Position::at(selection.last_version());
             self.timers.probe = Some(Instant::now() + PROBE_DELAY);
             self.timers.pause(self.session.config.notify_interval());

@@ -5,7 +5,7 @@ mod set_aside;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crr::{Crr, Merge, MergeOptions, Merged};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -24,6 +24,7 @@ use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
 use crate::grant::Refuse;
+use crate::meters::Meters;
 use crate::primary::Rights;
 use crate::quarantine::Quarantine;
 
@@ -53,6 +54,7 @@ pub(super) struct Commit {
     parts: Parts,
     observer: Arc<Observer>,
     quarantine: Arc<Quarantine>,
+    meters: Arc<Meters>,
     max_frame_bytes: usize,
     busy_timeout: Duration,
     durability: Durability,
@@ -63,10 +65,11 @@ pub(super) struct Commit {
 impl Commit {
     pub(super) fn new(room: &RoomName, config: &SyncConfig, parts: &Parts, surroundings: &Surroundings) -> Self {
         let (observer, quarantine) = (surroundings.observer.clone(), surroundings.quarantine.clone());
+        let meters = surroundings.meters.clone();
         let (max_frame_bytes, busy_timeout) = (config.max_frame_bytes(), config.busy_timeout());
         let (room, parts, commits_of_others) = (room.clone(), parts.clone(), AtomicI64::new(0));
         let durability = config.durability();
-        Self { room, parts, observer, quarantine, max_frame_bytes, busy_timeout, durability, commits_of_others }
+        Self { room, parts, observer, quarantine, meters, max_frame_bytes, busy_timeout, durability, commits_of_others }
     }
 
     /// Merges what is queued in one transaction. If a changeset is refused, each gets a transaction of its own, so that only the
@@ -80,6 +83,7 @@ impl Commit {
     /// are all if another process has just migrated the room, or made it another site.
     pub(super) fn changesets(&self, conn: &mut Connection, batch: Vec<Queued>) {
         let version = self.parts.schema.borrow().version();
+        batch.iter().for_each(|queued| self.meters.waited(queued.since));
         let changesets: Vec<(&Changeset, bool)> = batch
             .iter()
             .map(|queued| &queued.changeset)
@@ -94,8 +98,9 @@ impl Commit {
 
     /// Merges changesets in one transaction if they can be, and answers.
     fn run(&self, conn: &mut Connection, changesets: &[&Changeset]) {
+        let begun = Instant::now();
         let outcomes = match changesets {
-            [one] => self.alone(conn, one).into_iter().collect(),
+            [one] => self.alone(conn, one).into_iter().collect::<Vec<_>>(),
             several => match self.together(conn, several, Manner::AsAllowed) {
                 Ok(outcomes) => outcomes,
                 Err(error) if error.is_refused() => {
@@ -105,7 +110,15 @@ impl Commit {
                 Err(error) => self.failed(error, several.len()),
             },
         };
+        let changes = outcomes.iter().map(|outcome| match outcome {
+            Outcome::Applied(applied) => applied.changes,
+            _ => 0,
+        });
+        self.meters.merged(changesets.len(), changes.sum(), begun.elapsed());
         for (changeset, outcome) in changesets.iter().zip(outcomes) {
+            if matches!(outcome, Outcome::Failed(_)) {
+                self.meters.changeset_refused();
+            }
             if let Outcome::Applied(Applied { position, .. }) = outcome {
                 self.quarantine.applied(&self.room, convert::engine_site(changeset.sender), position.db_version);
             }

@@ -256,6 +256,11 @@ impl ReadConnections {
             .map_err(|error| Error::sqlite(&self.room, error))
     }
 
+    /// Whether there are any yet.
+    pub(crate) fn are_open(&self) -> bool {
+        self.pool.status().size > 0
+    }
+
     /// Lets no further job in, and closes the connections once their jobs have ended. One that takes long is not waited for; its
     /// connection is closed when it ends.
     pub(crate) async fn close(&self) {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rusqlite::Connection;
 
+use super::announced;
 use super::schema::{self, ResidentSchema, WantedSchema};
 use super::staged::{BESIDE, Staged, beside};
 
@@ -110,6 +111,7 @@ fn begin(resident: &ResidentSchema) -> crr::Result<Option<Connection>> {
     let mut conn = Connection::open_in_memory()?;
     crr::load(&conn)?;
     schema::run(&mut conn, resident)?;
+    announced::prepare(&conn)?;
     let is_filled = {
         let mut tables = conn.prepare(
             "SELECT name FROM sqlite_schema

@@ -31,6 +31,7 @@ mod name;
 mod opening;
 mod outside;
 mod reading;
+mod recollection;
 mod refused_schemas;
 mod registry;
 mod replaced;
@@ -50,7 +51,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tower_sqlite_sync_wire as wire;
 
 pub(crate) use self::announced::Standing;
@@ -61,6 +62,7 @@ pub(crate) use self::frame::{Frame, Selection};
 use self::lineage::Lineage;
 pub(crate) use self::lineage::Origin;
 pub use self::name::{RoomName, RoomNameError};
+pub(crate) use self::recollection::Recollection;
 pub(crate) use self::registry::{Lease, Registry};
 pub use self::schema::SchemaName;
 pub(crate) use self::schema::WantedSchema;
@@ -87,9 +89,13 @@ use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
+use crate::meters::{Meters, Up};
 use crate::primary::Primary;
 use crate::quarantine::Quarantine;
 use crate::store::Home;
+
+/// How long it takes the writer to come to a small read, before opening another connection is the lesser evil.
+const WRITER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often a writer is interrupted that is given up: it may be between two statements.
 const INTERRUPTS: Duration = Duration::from_millis(2);
@@ -113,6 +119,8 @@ pub(crate) struct Room {
     bounds: Bounds,
     max_frame_bytes: usize,
     connections: AtomicUsize,
+    meters: Arc<Meters>,
+    _open: Up,
 }
 
 /// What all rooms of a layer share.
@@ -124,6 +132,7 @@ pub(crate) struct Surroundings {
     pub(crate) quarantine: Arc<Quarantine>,
     watcher: Arc<Watcher>,
     founders: Arc<Founders>,
+    pub(crate) meters: Arc<Meters>,
     ledgers: Ledgers,
     queued: QueueBytes,
 }
@@ -135,6 +144,7 @@ impl Surroundings {
             quarantine: Arc::default(),
             watcher: Arc::default(),
             founders: Arc::default(),
+            meters: Meters::new(),
             ledgers: Ledgers::default(),
             queued: QueueBytes::new(config.queues_bytes()),
         }
@@ -228,7 +238,7 @@ impl Room {
             let outside = Outside::new(&parts, watched, (watch, poll), queue.clone());
             tokio::spawn(outside.run());
         }
-        Ok(Self::of(name, config, opened, parts, queue, reads, true))
+        Ok(Self::of(name, config, opened, parts, queue, reads, surroundings))
     }
 
     /// Opens the copy of a room that another process writes.
@@ -266,7 +276,7 @@ impl Room {
         let forwarder = Forwarder::new(name, primary, jobs, follower.clone(), parts.ending.clone(), patience);
         tokio::spawn(follower.run(changed));
         tokio::spawn(forwarder.run());
-        Ok(Self::of(name, config, opened, parts, queue, Reads::Pool(reads), false))
+        Ok(Self::of(name, config, opened, parts, queue, Reads::Pool(reads), surroundings))
     }
 
     fn of(
@@ -276,22 +286,29 @@ impl Room {
         parts: Parts,
         queue: WriterQueue,
         reads: Reads,
-        is_written_here: bool,
+        surroundings: &Surroundings,
     ) -> Arc<Self> {
         tracing::info!(room = %name, site = %opened.site, schema = %opened.schema, db_version = opened.now, "room opened");
         Arc::new(Self {
             name: name.clone(),
             lineage: opened.lineage,
+            is_written_here: parts.interrupter.is_some(),
             parts,
             queue,
             reads,
-            is_written_here,
             large: LargeFrames::default(),
             uploads: Arc::new(Semaphore::new(config.fork_uploads().clamp(1, Semaphore::MAX_PERMITS))),
             bounds: Bounds::new(config),
             max_frame_bytes: config.max_frame_bytes(),
             connections: AtomicUsize::new(0),
+            _open: surroundings.meters.room(),
+            meters: surroundings.meters.clone(),
         })
+    }
+
+    /// Where what goes on is counted.
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     /// The room's name.
@@ -374,37 +391,20 @@ impl Room {
         site == self.parts.site || self.lineage.includes(site)
     }
 
-    /// The identity that has written from `site`.
-    pub(crate) async fn holder(&self, site: wire::SiteId) -> Result<Option<String>, Error> {
-        self.read(move |conn| sites::holder(conn, site)).await?.map_err(|error| Error::sqlite(&self.name, error))
-    }
-
-    /// What the room has from `site`.
-    pub(crate) async fn position(&self, site: wire::SiteId) -> Result<wire::Position, Error> {
-        let position = self.read(move |conn| crr::Crr::of(conn)?.position(engine_site(site))).await;
-        let position = position.and_then(|read| read.map_err(|error| Error::engine(&self.name, error)));
-        position.map(convert::wire_position).inspect_err(|error| self.parts.note(error))
-    }
-
-    /// Takes note of how much of the room a site says that it has seen, if the room has changes of it. If that is less than before, the
-    /// site's position is forgotten: it is asked for everything.
-    pub(crate) async fn greet(&self, site: wire::SiteId, seen: i64, arrived: Instant) -> Result<Standing, Error> {
-        if !self.is_written_here {
-            return Ok(Standing::GoesOn);
+    /// Runs `job`, which is done at once, in a read transaction. A room that nobody reads otherwise needs no connection for it: the
+    /// writer's is there, and usually has little to do.
+    async fn peek<T: Send + 'static>(
+        &self,
+        job: impl Fn(&Connection) -> T + Clone + Send + 'static,
+    ) -> Result<T, Error> {
+        if let Reads::Pool(connections) = &self.reads
+            && self.is_written_here
+            && !connections.are_open()
+            && let Ok(result) = timeout(WRITER_PATIENCE, self.queue.read(job.clone())).await
+        {
+            return result;
         }
-        let before = self.read(move |conn| -> crr::Result<_> {
-            let has_written = crr::Crr::of(conn)?.position(engine_site(site))? > crr::Position::default();
-            Ok(has_written.then_some(announced::known(conn, site)?))
-        });
-        // Sites of which there is nothing have nothing to lose, and may be made up.
-        let Some(before) = before.await?.map_err(|error| Error::engine(&self.name, error))? else {
-            return Ok(Standing::GoesOn);
-        };
-        let standing = self.parts.announced.note(site, seen, arrived, before);
-        if standing == Standing::WentBack {
-            self.queue.forget(site).await?;
-        }
-        Ok(standing)
+        self.read(job).await
     }
 
     /// Runs `job` in a read transaction.

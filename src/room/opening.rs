@@ -182,13 +182,16 @@ pub(super) async fn prepare(
         let Location::File(path) = &location else { return Ok(Begun::Not(resident)) };
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|source| Error::Io {
-                room: name,
+                room: name.clone(),
                 action: "the database folder can't be created",
                 source,
             })?;
         }
         Ok(match founders.map(|founders| founders.found(path, &resident)) {
-            Some(Founding::Made) => Begun::Now(resident),
+            Some(Founding::Made) => {
+                tracing::info!(room = %name, schema = %resident.name, version = resident.version, "schema applied");
+                Begun::Now(resident)
+            }
             Some(Founding::ByAnother) => Begun::Before,
             Some(Founding::LeftToSqlite) | None => Begun::Not(resident),
         })

@@ -17,6 +17,7 @@ use crate::config::SyncConfig;
 use crate::connection::Close;
 use crate::error::Error;
 use crate::fault::Fault;
+use crate::meters::Meters;
 use crate::quarantine::Quarantine;
 use crate::rate::{Bucket, Rate};
 use crate::store::{Home, RoomStore};
@@ -146,6 +147,11 @@ impl Registry {
     /// Who is told of what clients write.
     pub(crate) fn observer(&self) -> &Observer {
         &self.surroundings.observer
+    }
+
+    /// Where what goes on is counted.
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.surroundings.meters
     }
 
     /// Whose changes can't be applied.

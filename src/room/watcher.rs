@@ -3,7 +3,7 @@
 //! Events only say that a room should look. Whether there is anything to see, its writer finds out.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,10 +13,13 @@ use tokio::sync::watch;
 /// What SQLite appends to a database's name for the files beside it.
 const SUFFIXES: [&str; 3] = ["-wal", "-journal", "-shm"];
 
+/// The files that are watched, by their folders and names, with a count of what happened to each.
+type Files = HashMap<PathBuf, HashMap<OsString, watch::Sender<u64>>>;
+
 /// Watches the folders of the rooms that are open.
 #[derive(Debug, Default)]
 pub(crate) struct Watcher {
-    files: Arc<Mutex<HashMap<PathBuf, watch::Sender<u64>>>>,
+    files: Arc<Mutex<Files>>,
     folders: Mutex<Folders>,
 }
 
@@ -45,7 +48,7 @@ impl Watcher {
             Ok(file) => file,
             Err(_) => file.parent()?.canonicalize().ok()?.join(file.file_name()?),
         };
-        let folder = file.parent()?.to_owned();
+        let (folder, name) = (file.parent()?.to_owned(), file.file_name()?.to_owned());
         let mut folders = locked(&self.folders);
         let watcher = folders.watcher.get_or_insert_with(|| start(self.files.clone())).as_mut()?;
         // Watching a folder twice is watching it once.
@@ -54,18 +57,23 @@ impl Watcher {
             return None;
         }
         // A room that is opened again may be watched before it is no longer watched from the time before.
-        let events = locked(&self.files).entry(file.clone()).or_default().subscribe();
+        let events = locked(&self.files).entry(folder.clone()).or_default().entry(name).or_default().subscribe();
         *folders.rooms.entry(folder).or_insert(0) += 1;
         Some(Watched { watcher: self.clone(), file, events })
     }
 
     fn unwatch(&self, file: &Path) {
+        let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return };
         let mut files = locked(&self.files);
-        if files.get(file).is_some_and(|events| events.receiver_count() <= 1) {
-            files.remove(file);
+        if let Some(here) = files.get_mut(folder) {
+            if here.get(name).is_some_and(|events| events.receiver_count() <= 1) {
+                here.remove(name);
+            }
+            if here.is_empty() {
+                files.remove(folder);
+            }
         }
         drop(files);
-        let Some(folder) = file.parent() else { return };
         let mut folders = locked(&self.folders);
         let Some(rooms) = folders.rooms.get_mut(folder) else { return };
         *rooms = rooms.saturating_sub(1);
@@ -85,28 +93,33 @@ impl Drop for Watched {
     }
 }
 
-fn start(files: Arc<Mutex<HashMap<PathBuf, watch::Sender<u64>>>>) -> Option<RecommendedWatcher> {
+fn start(files: Arc<Mutex<Files>>) -> Option<RecommendedWatcher> {
     let tell = move |event: notify::Result<notify::Event>| match event {
         Ok(event) if event.kind.is_access() => {}
         Ok(event) => {
             let files = locked(&files);
             if event.need_rescan() {
                 // Events were lost.
-                files.values().for_each(|events| events.send_modify(|count| *count += 1));
+                files.values().flat_map(HashMap::values).for_each(happened);
             }
             for path in event.paths {
-                match files.get(database_of(&path).as_path()) {
-                    Some(events) => events.send_modify(|count| *count += 1),
+                let database = database_of(&path);
+                let here = database.parent().and_then(|folder| files.get(folder));
+                if let Some(events) = here.zip(database.file_name()).and_then(|(here, name)| here.get(name)) {
+                    happened(events);
+                } else if let Some(all) = files.get(&path) {
                     // A folder that is moved or removed takes its files along, which are told nothing of it.
-                    None => files.iter().filter(|(file, _)| file.parent() == Some(&path)).for_each(|(_, events)| {
-                        events.send_modify(|count| *count += 1);
-                    }),
+                    all.values().for_each(happened);
                 }
             }
         }
         Err(error) => tracing::warn!(%error, "watching the files of rooms failed"),
     };
     notify::recommended_watcher(tell).inspect_err(|error| tracing::warn!(%error, "files can't be watched")).ok()
+}
+
+fn happened(events: &watch::Sender<u64>) {
+    events.send_modify(|count| *count += 1);
 }
 
 /// The database that a file belongs to.

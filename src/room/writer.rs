@@ -6,10 +6,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower_sqlite_sync_wire as wire;
 
@@ -28,6 +29,10 @@ const BATCH_BYTES: usize = 8 << 20;
 /// Bytes of changesets that each room may have queued however much the others have, so that a busy room doesn't keep a quiet one
 /// waiting.
 const OWN_BYTES: usize = 1 << 20;
+
+/// How long a writer without work keeps at hand what it had for the last: statements are prepared again in less than a millisecond,
+/// and take some hundred kilobytes.
+const RESTLESS: Duration = Duration::from_secs(2);
 
 /// The most bytes that a queue can count.
 const MAX_WEIGHT: usize = u32::MAX as usize >> 3;
@@ -115,6 +120,7 @@ impl std::fmt::Debug for Job {
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) changeset: Changeset,
+    pub(super) since: Instant,
     _place: OwnedSemaphorePermit,
     _place_in_all: OwnedSemaphorePermit,
 }
@@ -192,10 +198,10 @@ impl WriterQueue {
                 Some(place) => place,
                 None => self.bytes_of_all.place(bytes).await?,
             };
-            let queued = Queued { changeset, _place: place, _place_in_all: place_in_all };
+            let queued = Queued { changeset, since: Instant::now(), _place: place, _place_in_all: place_in_all };
             self.jobs.send(Job::Changeset(queued)).await.map_err(|_| Error::GoingAway)
         };
-        match tokio::time::timeout(self.wait, queued).await {
+        match timeout(self.wait, queued).await {
             Ok(result) => result,
             Err(_) => Err(Error::Busy { room: self.room.clone() }),
         }
@@ -325,7 +331,7 @@ impl Writer {
         loop {
             let job = match next.take() {
                 Some(job) => job,
-                None => match self.jobs.recv().await {
+                None => match self.next().await {
                     Some(job) => job,
                     None => break,
                 },
@@ -376,6 +382,21 @@ impl Writer {
         if let Err(error) = self.close().await {
             ending.fail(&error);
         }
+    }
+
+    /// The next job. While there is none, the connection keeps no more memory than it must.
+    async fn next(&mut self) -> Option<Job> {
+        if let Ok(job) = timeout(RESTLESS, self.jobs.recv()).await {
+            return job;
+        }
+        let rested = self.conn.run(|conn| {
+            conn.flush_prepared_statement_cache();
+            crr::Crr::of(conn).and_then(|crr| crr.rest())
+        });
+        if let Ok(Err(error)) = rested.await {
+            tracing::debug!(room = %self.conn.room(), %error, "an idle connection keeps its memory");
+        }
+        self.jobs.recv().await
     }
 
     async fn close(self) -> Result<(), Error> {

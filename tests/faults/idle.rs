@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::fixture::{Client, Server, cell, until};
+use tower_sqlite_sync::SyncConfig;
 use tower_sqlite_sync_wire::Value;
 
 /// The files below a folder that this process has open, deleted ones too.
@@ -61,6 +62,31 @@ async fn an_idle_room_leaves_no_file_open_and_no_task() {
         assert!(!open_files(server.folder.path()).is_empty());
         client.close().await;
         other.close().await;
+        until("the files to be closed", async || open_files(server.folder.path()).is_empty()).await;
+        until("the tasks to end", async || tasks() == before).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_changes_are_held_back_for_it_takes_what_waits_with_it() {
+    let hour = Duration::from_secs(3_600);
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let change = |config: SyncConfig| {
+        let config = config.with_room_idle(Duration::ZERO).with_slow_reader_timeout(hour);
+        config.with_notify_interval(hour)
+    };
+    let server = Server::with(change).await;
+    let before = tasks();
+    // The next message is due in an hour, or as soon as the socket takes the one before.
+    for bytes in [10, 16 << 20] {
+        let mut client = Client::join(&server, "r", 1).await;
+        let insert = format!("INSERT OR REPLACE INTO foo (a, b) VALUES (1, randomblob({bytes}))");
+        server.write("r", &insert).await;
+        if bytes == 10 {
+            client.changes().await;
+        }
+        server.write("r", &insert).await;
+        drop(client);
         until("the files to be closed", async || open_files(server.folder.path()).is_empty()).await;
         until("the tasks to end", async || tasks() == before).await;
     }

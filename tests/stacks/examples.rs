@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower_sqlite_sync_wire::{Change, Value, schema_version};
 
-use crate::fixture::{Client, ClientOptions, SCHEMA, cell, cells, soon};
+use crate::fixture::{Client, ClientOptions, SCHEMA, cell, cells, soon, until};
 use crate::http2::Browser;
 use crate::process::Example;
 use crate::session::{exchange, exchange_with, page, sync, syncs};
@@ -25,6 +25,57 @@ async fn axum_leaves_nothing_in_the_log_of_a_room_when_it_is_interrupted() {
     assert!(rooms.join("r-wal").exists());
     assert!(example.interrupt().await.success());
     assert!(rooms.join("r").exists() && !rooms.join("r-wal").exists());
+}
+
+#[tokio::test]
+async fn the_server_counts_what_goes_on_and_says_that_it_is_well() {
+    let server = Example::launch("server", SCHEMA, |command| {
+        command.args(["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--token", "secret"])
+    })
+    .await;
+    let metrics = server.said.iter().find_map(|line| line.strip_prefix("metrics on http://")?.strip_suffix("/metrics"));
+    let metrics = metrics.unwrap().parse().unwrap();
+    assert_eq!(page(server.address, "/healthz").await, (200, "ok\n".into()));
+    assert_eq!(page(server.address, "/metrics").await.0, 404, "not for everybody");
+
+    let options = || ClientOptions { token: Some("secret"), ..Default::default() };
+    let mut author = Client::connect_with(server.address, "r", 1, options()).await;
+    author.enter().await;
+    author.push(0, &[cell(1, "b", Value::Integer(1), 1), cell(2, "b", Value::Integer(1), 1)]).await;
+    let mut reader = Client::connect_with(server.address, "r", 2, options()).await;
+    reader.enter().await;
+    assert_eq!(reader.gather(2).await.len(), 2);
+    assert!(Client::try_connect(server.address, "r", 3, ClientOptions::default()).await.is_err());
+    author.push(1, &[Change { table: "nowhere", ..cell(3, "b", Value::Integer(1), 2) }]).await;
+    author.closed().await;
+
+    let expected = [
+        "sqlite_sync_connections 1",
+        "sqlite_sync_rooms 1",
+        "sqlite_sync_changes_in_total 2",
+        "sqlite_sync_changes_out_total 2",
+        "sqlite_sync_refused_total{reason=\"http 401\"} 1",
+        "sqlite_sync_refused_total{reason=\"close 1008\"} 1",
+        "sqlite_sync_refused_total{reason=\"changeset\"} 1",
+        "sqlite_sync_batch_changesets_sum 2",
+        "sqlite_sync_commit_seconds_count 2",
+        "sqlite_sync_queue_seconds_count 2",
+    ];
+    let mut text = String::new();
+    // The last connection may be on its way out.
+    until("the metrics", async || {
+        text = page(metrics, "/metrics").await.1;
+        text.lines().any(|line| line == expected[0])
+    })
+    .await;
+    for line in expected {
+        assert!(text.lines().any(|shown| shown == line), "{line} in {text}");
+    }
+    let messages = |name: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap().parse().unwrap()
+    };
+    assert!(messages("sqlite_sync_feed_hits_total") + messages("sqlite_sync_catch_ups_total") >= 1, "{text}");
 }
 
 #[tokio::test]

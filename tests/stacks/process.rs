@@ -13,6 +13,9 @@ use crate::fixture::soon;
 /// A running example; it is killed when it is dropped.
 pub(crate) struct Example {
     pub(crate) address: SocketAddr,
+    /// The lines that it printed before it said that.
+    #[allow(dead_code, reason = "for tests of the examples")]
+    pub(crate) said: Vec<String>,
     /// Where it runs: with `schemas/main.sql`, and `dbs` once there is a room.
     folder: TempDir,
     child: Child,
@@ -44,16 +47,19 @@ impl Example {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (send, receive) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
+            let mut said = Vec::new();
             let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
-                let (_, address) = line.strip_prefix("listening on ")?.split_once("://")?;
-                address.parse::<SocketAddr>().ok()
+                let address = line.strip_prefix("listening on ").and_then(|url| url.split_once("://"));
+                let address = address.and_then(|(_, address)| address.parse::<SocketAddr>().ok());
+                said.push(line);
+                address
             });
-            send.send(address).ok();
+            send.send((address, said)).ok();
             // What else it prints must not fill the pipe.
             lines.for_each(drop);
         });
-        let address = soon("the example to listen", receive).await.unwrap();
-        Self { address: address.expect("the example says where it listens"), folder, child }
+        let (address, said) = soon("the example to listen", receive).await.unwrap();
+        Self { said, address: address.expect("the example says where it listens"), folder, child }
     }
 
     /// What an example says that can't start.

@@ -12,8 +12,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 use tower_sqlite_sync::SyncConfig;
 use tower_sqlite_sync_wire::{
-    AnnouncePresence, ApplyChangesOnPrimaryResponse, Changes, CreateDbOnPrimary, Message, Position, SiteId,
-    StartStreaming, Value, schema_version,
+    AnnouncePresence, ApplyChangesOnPrimary, ApplyChangesOnPrimaryResponse, Changes, CreateDbOnPrimary,
+    CreateDbOnPrimaryResponse, ErrResponse, Message, Position, SiteId, StartStreaming, Value, schema_version,
 };
 
 use crate::fixture::{Client, ClientOptions, Random, SCHEMA, Server, cell, cells, soon, until};
@@ -150,25 +150,74 @@ async fn messages_that_clients_do_not_send_are_out_of_place() {
         schema_name: "main.sql".into(),
         schema_version: schema_version(SCHEMA),
     };
+    let apply = ApplyChangesOnPrimary {
+        request_id: 0,
+        sender: SiteId::from_bytes([1; 16]),
+        changes: [cell(1, "b", Value::Text("smuggled"), 1)].into_iter().collect(),
+        room: "r".into(),
+        new_last_seen: Position::at(1),
+    };
     let wrong = [
         Message::StartStreaming(start),
         Message::CreateDbOnPrimary(create),
+        Message::ApplyChangesOnPrimary(apply),
+        Message::CreateDbOnPrimaryResponse(CreateDbOnPrimaryResponse { request_id: 0, txid: 1 }),
         Message::ApplyChangesOnPrimaryResponse(ApplyChangesOnPrimaryResponse { request_id: 1 }),
+        Message::Err(ErrResponse { request_id: 0, message: "no".into() }),
         Message::Ping,
         Message::Pong,
         Message::AnnouncePresence(announce),
     ];
-    for (at, message) in wrong.into_iter().enumerate() {
+    for message in wrong {
         let mut announced = scene.join(1).await;
         announced.send(message.clone()).await;
         scene.sees(&mut announced, 1002, "").await;
-        if at < 5 {
+        if !matches!(message, Message::AnnouncePresence(_)) {
             let mut fresh = scene.connect(1).await;
             fresh.send(message).await;
             scene.sees(&mut fresh, 1002, "announce").await;
         }
     }
     assert_eq!(scene.server.rooms.rooms().len(), 1, "no other room was opened");
+}
+
+#[tokio::test]
+async fn who_announces_itself_twice_at_once_uses_the_room_once_and_is_closed() {
+    let mut scene = Scene::with(|config| config.with_room_idle(Duration::ZERO)).await;
+    for room in ["r", "new"] {
+        let mut hasty = scene.connect_to(room, 1, false).await;
+        // Neither waits for the room to be open, or for the other.
+        hasty.send_all(vec![hasty.announcement(&[]), hasty.announcement(&[])]).await;
+        scene.sees(&mut hasty, 1002, "once").await;
+        hasty.gone().await;
+    }
+    let (server, bystander) = (&scene.server, scene.bystander);
+    bystander.close().await;
+    until("the rooms to close, as nobody uses them", async || server.rooms.rooms().is_empty()).await;
+}
+
+#[tokio::test]
+async fn who_is_closed_leaves_the_room_once_and_it_stays_open_for_the_others() {
+    let mut scene = Scene::with(|config| config.with_room_idle(Duration::ZERO)).await;
+    for round in 0..5 {
+        // One closes in answer to the server's close, one is gone by then, and one leaves by itself.
+        let mut faulty = scene.join(1).await;
+        faulty.send(Message::Ping).await;
+        scene.sees(&mut faulty, 1002, "").await;
+        faulty.gone().await;
+        let mut lost = scene.join(2).await;
+        lost.send(Message::Ping).await;
+        drop(lost);
+        scene.join(3).await.close().await;
+        // A room that was left once too often would have been closed under the bystander.
+        let server = &scene.server;
+        until("only the bystander to be there", async || server.connections("r") == 1).await;
+        scene.goes_on().await;
+        assert_eq!(scene.server.rooms.rooms().len(), 1, "round {round}");
+    }
+    let (server, bystander) = (&scene.server, scene.bystander);
+    bystander.close().await;
+    until("the room to close, as nobody uses it", async || server.rooms.rooms().is_empty()).await;
 }
 
 #[tokio::test]

@@ -123,7 +123,9 @@ async fn replaying_old_messages_changes_nothing_and_moves_no_position_back() {
         .collect();
     author.send_all(messages.clone()).await;
     server.has("r", ROWS, &["1|4"]).await;
-    author.send_all(messages).await;
+    author.send_all(messages.clone()).await;
+    // A replay that ends before the end: what comes next still continues what is here.
+    author.send_all(messages[..2].to_vec()).await;
     author.push(5, &[cell(2, "b", Value::Text("end"), 6)]).await;
     server.has("r", ROWS, &["1|4", "2|'end'"]).await;
     assert_eq!(position(&server, 1).await, ["6"]);
@@ -133,6 +135,16 @@ async fn replaying_old_messages_changes_nothing_and_moves_no_position_back() {
         seen.extend(cells(&reader.changes().await));
     }
     assert!(seen.len() <= 6, "{seen:?}");
+}
+
+#[tokio::test]
+async fn the_position_is_that_of_the_newest_change_wherever_it_stands_in_its_message() {
+    let server = Server::start().await;
+    let mut author = Client::join(&server, "r", 1).await;
+    author.push(0, &[cell(1, "b", Value::Number(1.0), 9), cell(2, "b", Value::Number(2.0), 4)]).await;
+    author.push(9, &[cell(3, "b", Value::Number(3.0), 10)]).await;
+    server.has("r", ROWS, &["1|1", "2|2", "3|3"]).await;
+    assert_eq!(position(&server, 1).await, ["10"]);
 }
 
 #[tokio::test]

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 use tower_sqlite_sync::{AuthRequest, Denied, Grant, SyncConfig, SyncLayer};
-use tower_sqlite_sync_wire::{Change, Value, schema_version};
+use tower_sqlite_sync_wire::{Change, ChangeList, Value, schema_version};
 
-use crate::fixture::{Client, ClientOptions, SCHEMA, Server, cell, cells, folder, until};
+use crate::fixture::{Client, ClientOptions, PIPE, Piped, SCHEMA, Server, cell, cells, folder, soon, until};
 
 /// A refusal before the upgrade, which says when to come back.
 fn refused(result: Result<Client, WsError>) -> (StatusCode, String) {
@@ -294,4 +296,213 @@ async fn a_changeset_that_finds_no_place_in_the_queue_is_asked_to_come_later_and
     assert!(closed.0 == 1013 && closed.1.contains("queue_wait"), "{closed:?}");
     drop(lock);
     server.has("r", "SELECT count(*) FROM foo", &["2"]).await;
+}
+
+/// Lets three clients send changes of `bytes` each to `rooms` that can't be written for a while, where two of them fit: the third one is
+/// asked to come later, and those of the others are applied.
+async fn two_of_three_fit(change: impl FnOnce(SyncConfig) -> SyncConfig, rooms: [&str; 3], text: &str) {
+    let patience = Duration::from_secs(30);
+    let server =
+        Server::with(|config| change(config).with_busy_timeout(patience).with_queue_wait(Duration::from_millis(500)))
+            .await;
+    let mut clients = Vec::new();
+    for (room, n) in rooms.into_iter().zip(1..) {
+        clients.push(Client::join(&server, room, n).await);
+    }
+    let mut distinct = rooms.to_vec();
+    distinct.dedup();
+    let locks: Vec<_> = distinct.iter().map(|room| rusqlite::Connection::open(server.file(room)).unwrap()).collect();
+    for lock in &locks {
+        lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    }
+    for (client, row) in clients.iter_mut().zip(1..) {
+        client.push(0, &[cell(row, "b", Value::Text(text), 1)]).await;
+    }
+    let (code, reason) = {
+        let ends = clients.iter_mut().map(|client| Box::pin(client.closed()));
+        futures_util::future::select_all(ends).await.0
+    };
+    assert!(code == 1013 && reason.contains("queue_wait"), "{code} {reason}");
+    drop(locks);
+    until("two of three to be applied", async || {
+        let mut applied = 0;
+        for room in &distinct {
+            applied += server.rows(room, "SELECT 1 FROM foo").await.len();
+        }
+        applied == 2
+    })
+    .await;
+}
+
+/// How many bytes a change with this text takes in a queue.
+fn queued_bytes(text: &str) -> usize {
+    [cell(1, "b", Value::Text(text), 1)].into_iter().collect::<ChangeList>().byte_len()
+}
+
+#[tokio::test]
+async fn a_rooms_queue_takes_as_many_bytes_as_it_may_and_what_is_beyond_has_to_come_later() {
+    let text = "x".repeat(10_000);
+    let bytes = 2 * queued_bytes(&text);
+    two_of_three_fit(|config| config.with_queue_bytes(bytes), ["r"; 3], &text).await;
+    two_of_three_fit(|config| config.with_queue_bytes(bytes + bytes / 2 - 1), ["r"; 3], &text).await;
+}
+
+#[tokio::test]
+async fn the_queues_of_all_rooms_take_as_many_bytes_as_they_may_and_what_is_beyond_has_to_come_later() {
+    // More than what each room may have queued in any case.
+    let text = "x".repeat(2 << 20);
+    let bytes = 2 * queued_bytes(&text);
+    two_of_three_fit(|config| config.with_queues_bytes(bytes), ["a", "b", "c"], &text).await;
+    two_of_three_fit(|config| config.with_queues_bytes(bytes + bytes / 2 - 1), ["a", "b", "c"], &text).await;
+}
+
+#[tokio::test]
+async fn changes_that_are_larger_than_the_queue_may_hold_are_taken_alone() {
+    let server = Server::with(|config| config.with_queue_bytes(1).with_queues_bytes(1)).await;
+    let text = "x".repeat(2 << 20);
+    let mut authors = [Client::join(&server, "r", 1).await, Client::join(&server, "r", 2).await];
+    for (author, row) in authors.iter_mut().zip(1..) {
+        author.push(0, &[cell(row, "b", Value::Text(&text), 1)]).await;
+        author.push(1, &[cell(row + 10, "b", Value::Null, 2)]).await;
+    }
+    server.has("r", "SELECT a FROM foo ORDER BY a", &["1", "2", "11", "12"]).await;
+}
+
+#[tokio::test]
+async fn a_room_that_waits_too_long_for_others_to_be_opened_is_not_and_its_clients_are_asked_to_come_later() {
+    let change = |config: SyncConfig| {
+        let config = config.with_room_opens(1).with_queue_wait(Duration::from_millis(500));
+        config.with_busy_timeout(Duration::from_secs(30))
+    };
+    let server = Server::with(change).await;
+    for room in ["a", "b"] {
+        server.rooms.create_room(room, "main.sql").await.unwrap();
+    }
+    let server = server.restart().await;
+    let locks = ["a", "b"].map(|room| rusqlite::Connection::open(server.file(room)).unwrap());
+    for lock in &locks {
+        lock.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
+    }
+    // Whichever comes first waits for the lock, and the other one for it.
+    let mut clients = [Client::connect(&server, "a", 1).await, Client::connect(&server, "b", 2).await];
+    for client in &mut clients {
+        client.announce(&[]).await;
+    }
+    let [one, two] = &mut clients;
+    let (close, first) = tokio::select! {
+        close = one.closed() => (close, two),
+        close = two.closed() => (close, one),
+    };
+    assert!(close.0 == 1013 && close.1.contains("queue_wait"), "{close:?}");
+    drop(locks);
+    first.start_streaming().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_to_clients_has_a_limit_beyond_which_they_are_sent_less_at_a_time() {
+    const FRAME: usize = 1 << 20;
+    const ROWS: usize = 15;
+    // A client that catches up asks for a whole frame. Beyond the limit, it gets what every client may be sent, which is one row.
+    for (sending, messages) in [(2 * FRAME, 1), (2 * FRAME - 1, ROWS)] {
+        let config = |config: SyncConfig| config.with_max_frame_bytes(FRAME).with_feed_window_bytes(0);
+        let server = Piped::with(|defaults| config(defaults).with_sending_bytes(sending));
+        server.rooms.create_room("r", "main.sql").await.unwrap();
+        for k in 1..=ROWS {
+            server.write("r", &format!("INSERT INTO foo (a, b) VALUES ({k}, zeroblob({}))", PIPE / 2)).await;
+        }
+        let mut stuck = server.join("r", 1).await;
+        // What is sent to it fills the pipe, and it takes none of it.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut reader = server.join("r", 2).await;
+        let (mut came, mut rows) = (0, 0);
+        while rows < ROWS {
+            rows += reader.changes().await.changes.len();
+            came += 1;
+        }
+        assert_eq!(came, messages, "with a limit of {sending}");
+        assert_eq!(stuck.changes().await.changes.len(), ROWS, "who was there first has its frame");
+    }
+}
+
+/// Bytes that each connection may send of a message before they count.
+const FREE: usize = 256 << 10;
+
+/// An empty ping, with a mask of zeros (RFC 6455 §5.2).
+const PING: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
+
+/// A part of a binary message, with a mask of zeros.
+fn part(opcode: u8, bytes: &[u8]) -> Vec<u8> {
+    let length = u64::try_from(bytes.len()).unwrap().to_be_bytes();
+    [&[opcode, 0xff][..], &length, &[0; 4], bytes].concat()
+}
+
+/// The head of such a part.
+const HEAD: usize = 14;
+
+/// The kind and the payload of the next frame of the server; `None` at the end.
+async fn frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+    let (kind, length) = (stream.read_u8().await.ok()?, stream.read_u8().await.ok()?);
+    let length = match length {
+        126 => stream.read_u16().await.ok()?.into(),
+        127 => stream.read_u64().await.ok()?,
+        length => length.into(),
+    };
+    let mut payload = vec![0; usize::try_from(length).unwrap()];
+    stream.read_exact(&mut payload).await.ok()?;
+    Some((kind, payload))
+}
+
+/// Waits until a ping is answered, so that everything before it was read, and was not too much.
+async fn is_heard(stream: &mut TcpStream) {
+    stream.write_all(&PING).await.unwrap();
+    let answered = async {
+        loop {
+            let (kind, payload) = frame(stream).await.expect("the connection is there");
+            assert_ne!(kind, 0x88, "closed: {:?}", String::from_utf8_lossy(&payload));
+            if kind == 0x8a {
+                return;
+            }
+        }
+    };
+    soon("the answer to a ping", answered).await;
+}
+
+#[tokio::test]
+async fn messages_that_are_not_complete_take_as_many_bytes_together_as_they_may_and_not_one_more() {
+    const ALL: usize = 1 << 20;
+    let server = Server::with(|config| config.with_uploads_bytes(ALL).with_max_message_bytes(ALL)).await;
+    let client = Client::join(&server, "r", 1).await;
+    let text = "x".repeat(FREE + ALL / 2);
+    let message = client.changes_message(0, &[cell(1, "b", Value::Text(&text), 1)]).encode();
+    let (begin, rest) = message.split_at(FREE + ALL / 2 - HEAD);
+    let mut first = client.into_stream();
+    first.write_all(&part(0x02, begin)).await.unwrap();
+    is_heard(&mut first).await;
+
+    // Until it is complete, a ping is taken for a part of the message: with it, the limit is reached to the byte.
+    let mut second = Client::join(&server, "r", 2).await.into_stream();
+    second.write_all(&part(0x02, &vec![0; FREE + ALL / 2 - HEAD - PING.len()])).await.unwrap();
+    is_heard(&mut second).await;
+    let one_more = &part(0x00, b"")[..=PING.len()];
+    second.write_all(one_more).await.unwrap();
+    let (mut close, mut ended) = (Vec::new(), false);
+    while !ended {
+        match soon("the end", frame(&mut second)).await {
+            Some((0x88, payload)) => close = payload,
+            Some(_) => {}
+            None => ended = true,
+        }
+    }
+    let (code, reason) = close.split_at(2);
+    assert_eq!(code, 1013_u16.to_be_bytes());
+    assert!(String::from_utf8_lossy(reason).contains("uploads_bytes"));
+
+    // Whoever was there first completes its message, and others can send theirs.
+    first.write_all(&part(0x80, rest)).await.unwrap();
+    server.has("r", "SELECT length(b) FROM foo", &[&text.len().to_string()]).await;
+    for n in 3..=5 {
+        let mut author = Client::join(&server, "r", n).await;
+        author.push(0, &[cell(n, "b", Value::Text(&text), 1)]).await;
+        server.has("r", &format!("SELECT 1 FROM foo WHERE a = {n}"), &["1"]).await;
+    }
 }

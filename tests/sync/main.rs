@@ -25,4 +25,5 @@ mod rights;
 mod rooms;
 mod session;
 mod stores;
+mod times;
 mod went_back;

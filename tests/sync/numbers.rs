@@ -128,6 +128,25 @@ async fn of_two_writes_with_equal_versions_the_larger_wins_whichever_comes_first
 }
 
 #[tokio::test]
+async fn a_number_of_a_client_beats_a_smaller_one_that_is_stored_as_an_integer() {
+    let server = Server::start().await;
+    let mut one = Client::join(&server, "r", 1).await;
+    let mut two = Client::join(&server, "r", 2).await;
+    // As the column's type stores it, as it came, and as the server itself wrote it.
+    one.push(0, &[typed(1, "i", Value::Number(5.0), 0), cell(1, "b", Value::Integer(5), 1)]).await;
+    server.has("r", "SELECT i, b FROM typed, foo", &["5|5"]).await;
+    server.write("r", "INSERT INTO foo (a, b) VALUES (2, 5)").await;
+    let larger = [
+        typed(1, "i", Value::Number(7.0), 0),
+        cell(1, "b", Value::Number(7.0), 1),
+        cell(2, "b", Value::Number(7.0), 1),
+    ];
+    two.push(0, &larger).await;
+    server.has("r", SECOND_POSITION, &["1"]).await;
+    assert_eq!(server.rows("r", "SELECT i, b FROM typed, foo ORDER BY foo.a").await, ["7|7", "7|7"]);
+}
+
+#[tokio::test]
 async fn a_tie_that_the_server_decides_by_value_goes_back_to_its_sender_too() {
     let server = Server::start().await;
     let mut one = Client::join(&server, "r", 1).await;

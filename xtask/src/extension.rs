@@ -1,12 +1,11 @@
 //! The loadable extension: built in its own workspace, and tested from the programs that load it.
 
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
-use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::report::Report;
-use crate::rust::{cargo, check_style, root};
+use crate::rust::{cargo, check_style, root, target_folder};
 
 const BUILD: &str = "extension build";
 const TESTS: &str = "extension tests";
@@ -70,7 +69,8 @@ fn test(report: &mut Report) {
 /// Builds the extension as users do. Returns the library.
 fn build(report: &mut Report) -> Option<PathBuf> {
     let target = match target_folder() {
-        Ok(target) => target,
+        // Beside what was built of the workspace.
+        Ok(target) => target.join("extension"),
         Err(error) => {
             report.failed(BUILD, format!("there is no place to build in: {error}"));
             return None;
@@ -80,13 +80,6 @@ fn build(report: &mut Report) -> Option<PathBuf> {
     command.args(["build", "--release", "--locked", "--target-dir"]).arg(&target).current_dir(folder());
     let built = report.run(BUILD, &mut command);
     built.then(|| target.join("release").join(format!("{DLL_PREFIX}crr{DLL_SUFFIX}")))
-}
-
-/// Where the extension is built: beside what was built of the workspace.
-fn target_folder() -> io::Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    let target = program.ancestors().nth(2).ok_or(io::ErrorKind::NotFound)?;
-    Ok(target.join("extension"))
 }
 
 fn folder() -> PathBuf {

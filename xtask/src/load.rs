@@ -1,11 +1,9 @@
 //! The load generator, against the example server as a process of its own, or against one that runs already.
 
 use std::env::consts::EXE_SUFFIX;
-use std::io;
-use std::path::PathBuf;
 
 use crate::report::Report;
-use crate::rust::cargo;
+use crate::rust::{cargo, target_folder};
 
 const SERVER: &str = "load server";
 const LOAD: &str = "load";
@@ -34,13 +32,6 @@ pub(crate) fn run(report: &mut Report, arguments: &[&str]) {
 fn names_a_server(arguments: &[&str]) -> bool {
     let is = |argument: &str, flag: &str| argument == flag || argument.starts_with(&format!("{flag}="));
     arguments.iter().any(|argument| ["--url", "--server", "--help", "-h"].into_iter().any(|flag| is(argument, flag)))
-}
-
-/// What cargo builds into: this program is in a profile's folder of it.
-fn target_folder() -> io::Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    let target = program.parent().and_then(|profile| profile.parent());
-    target.map(PathBuf::from).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, program.display().to_string()))
 }
 
 #[cfg(test)]

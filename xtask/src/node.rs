@@ -1,10 +1,9 @@
 //! Node, and the real vlcn packages that tests run in it.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::installed::Installed;
 use crate::report::Report;
 use crate::rust::root;
 
@@ -20,20 +19,22 @@ pub(crate) fn packages(report: &mut Report, step: &'static str) -> Option<PathBu
         report.left_out(step, missing);
         return None;
     }
-    let packages = Packages::in_folder(&root().join("tests").join("interop"));
-    if !packages.up_to_date() {
-        if !report.run(
-            INSTALL,
-            npm().args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&packages.folder),
-        ) {
+    let folder = root().join("tests").join("interop");
+    let installed = Installed {
+        list: folder.join("package-lock.json"),
+        copy: folder.join("node_modules").join(".installed-from.json"),
+    };
+    if !installed.up_to_date() {
+        if !report.run(INSTALL, npm().args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&folder))
+        {
             return None;
         }
-        if let Err(error) = packages.remember() {
-            report.failed(INSTALL, format!("{} can't be written: {error}", packages.installed.display()));
+        if let Err(error) = installed.remember() {
+            report.failed(INSTALL, format!("{} can't be written: {error}", installed.copy.display()));
             return None;
         }
     }
-    Some(packages.folder)
+    Some(folder)
 }
 
 fn find_node() -> Result<(), String> {
@@ -68,36 +69,6 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// What npm installed, with a copy of the lock file that it was installed from.
-struct Packages {
-    folder: PathBuf,
-    lock: PathBuf,
-    installed: PathBuf,
-}
-
-impl Packages {
-    fn in_folder(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            lock: folder.join("package-lock.json"),
-            // Inside `node_modules`, so that it goes when they do.
-            installed: folder.join("node_modules").join(".installed-from.json"),
-        }
-    }
-
-    /// Compares contents, not times: a fresh checkout has new times and an old lock file.
-    fn up_to_date(&self) -> bool {
-        match (fs::read(&self.lock), fs::read(&self.installed)) {
-            (Ok(lock), Ok(installed)) => lock == installed,
-            _ => false,
-        }
-    }
-
-    fn remember(&self) -> io::Result<()> {
-        fs::copy(&self.lock, &self.installed).map(|_bytes| ())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,18 +81,5 @@ mod tests {
         for text in ["", "20.11.1", "v20", "vx.y"] {
             assert_eq!(parse_version(text), None, "{text:?}");
         }
-    }
-
-    #[test]
-    fn packages_are_installed_again_when_the_lock_file_changes() {
-        let folder = tempfile::tempdir().unwrap();
-        let packages = Packages::in_folder(folder.path());
-        fs::write(&packages.lock, "one").unwrap();
-        assert!(!packages.up_to_date());
-        fs::create_dir(folder.path().join("node_modules")).unwrap();
-        packages.remember().unwrap();
-        assert!(packages.up_to_date());
-        fs::write(&packages.lock, "two").unwrap();
-        assert!(!packages.up_to_date());
     }
 }

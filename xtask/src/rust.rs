@@ -1,6 +1,7 @@
 //! The Rust half of `cargo xtask test`.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::report::Report;
@@ -38,6 +39,13 @@ pub(crate) fn cargo() -> Command {
 pub(crate) fn root() -> &'static Path {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package)
+}
+
+/// What cargo builds into: this program is in a profile's folder of it.
+pub(crate) fn target_folder() -> io::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target = program.parent().and_then(|profile| profile.parent());
+    target.map(PathBuf::from).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, program.display().to_string()))
 }
 
 fn has_component(subcommand: &str) -> bool {

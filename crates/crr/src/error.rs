@@ -229,6 +229,7 @@ impl Error {
             | Error::UnknownColumn { table, .. }
             | Error::MalformedKey { table, .. }
             | Error::OutOfBounds { table, .. }
+            | Error::NotPermitted { table }
             | Error::Constraint { table, .. }
             | Error::MissingRow { table } => Some(table),
             _ => None,

@@ -308,6 +308,17 @@ impl<'c> Crr<'c> {
         self.engine.site_id()
     }
 
+    /// Lets go of the memory that the connection needs to be fast: prepared statements, and pages in its cache. They come back when
+    /// they are needed. For connections that stay open with nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// If SQLite fails.
+    pub fn rest(&self) -> Result<()> {
+        self.engine.let_go_of_statements();
+        Ok(self.engine.db().execute_batch("PRAGMA shrink_memory")?)
+    }
+
     /// Makes this database a new site, with a random id, which is returned. Its rows and versions stay; what it wrote itself
     /// counts as the new site's.
     ///

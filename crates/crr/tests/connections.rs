@@ -46,6 +46,21 @@ const WAYS: [fn(&Site, &str); 2] = [|site, line| site.merge(line), merge_nativel
 // ---- Rollbacks ----
 
 #[test]
+fn a_connection_that_rested_goes_on_where_it_was() {
+    for merge in WAYS {
+        let b = Site::new("B", FOO);
+        merge(&b, "foo 010901 b 1 1 1 X 1 0");
+        b.run("INSERT INTO foo VALUES (2, 2, NULL)");
+        b.crr().rest().unwrap();
+        merge(&b, "foo 010903 b 3 1 2 X 1 0");
+        b.run("UPDATE foo SET b = 5 WHERE a = 2");
+        b.crr().rest().unwrap();
+        assert_eq!(b.rows("foo"), ["1, 1, NULL", "2, 5, NULL", "3, 3, NULL"]);
+        assert_eq!(b.crr().stored_db_version().unwrap(), 4);
+    }
+}
+
+#[test]
 fn a_site_met_in_a_rolled_back_merge_is_met_again() {
     for merge in WAYS {
         let b = Site::new("B", FOO);

@@ -80,7 +80,11 @@ impl Commit {
         let site = convert::engine_site(changeset.sender);
         let remember = |position: wire::Position, error: &crr::Error| {
             let up_to = changeset.changes.iter().map(|change| change.db_version).max().unwrap_or(0);
-            self.quarantine.refused(&self.room, site, &Refused { after: position.db_version, up_to, error });
+            self.quarantine.refused(
+                &self.room,
+                site,
+                &Refused { identity: changeset.rights.identity.clone(), after: position.db_version, up_to, error },
+            );
         };
         let position = Crr::of(conn).and_then(|crr| crr.position(site)).map_or(changeset.since, convert::wire_position);
         remember(position, &error);

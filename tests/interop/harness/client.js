@@ -19,6 +19,11 @@ export class Client {
   #dbname = crypto.randomUUID();
   #tabs = new Set();
 
+  /** Asked before changes are applied: if it answers true, applying them fails. */
+  failsToApply = () => false;
+  /** How many applies have failed because of it. */
+  failures = 0;
+
   constructor(name) {
     this.name = name;
     this.network = new Network(name);
@@ -42,7 +47,7 @@ export class Client {
 
   /** Starts to sync with a room, as a page does when it loads. A second call is a second tab on the same database. */
   async connect({ url, room, token, network = this.network }) {
-    const tab = await Tab.open(this.#dbname, { url: network.address(url), room, authToken: token }, network);
+    const tab = await Tab.open(this.#dbname, { url: network.address(url), room, authToken: token }, { network, client: this });
     this.#tabs.add(tab);
     return tab;
   }
@@ -87,18 +92,22 @@ export class Client {
 class Tab {
   #synced;
   #network;
+  #client;
   #pending = new Set();
   #closing = false;
 
-  static async open(dbname, transportOptions, network) {
+  static async open(dbname, transportOptions, { network, client }) {
     const tab = new Tab();
     tab.#network = network;
+    tab.#client = client;
     const openDatabase = createDbProvider(wasmUrl);
+    let transport;
     const config = {
       dbProvider: async (name) => tab.#watched(await openDatabase(name)),
-      transportProvider: (options) => eager(defaultConfig.transportProvider(options)),
+      transportProvider: (options) => (transport = eager(defaultConfig.transportProvider(options))),
     };
     tab.#synced = await createSyncedDB(config, dbname, transportOptions);
+    tab.#guard(transport);
     await tab.#synced.start();
     return tab;
   }
@@ -116,6 +125,24 @@ class Tab {
     this.#synced.stop();
   }
 
+  /** A browser only logs that nobody took notice of a failure. Those that the test made are no failures of the test. */
+  #guard(transport) {
+    const receive = transport.onChangesReceived;
+    transport.onChangesReceived = (changes) => {
+      receive(changes).catch((error) => {
+        if (!(error instanceof ApplyFailure)) this.#network.exceptions.push(error);
+      });
+    };
+  }
+
+  async #apply(db, ...given) {
+    if (this.#client.failsToApply()) {
+      this.#client.failures++;
+      throw new ApplyFailure('this apply fails because the test says so');
+    }
+    return db.applyChangesetAndSetLastSeen(...given);
+  }
+
   #watched(db) {
     const watch = (promise) => {
       const done = promise.finally(() => this.#pending.delete(done));
@@ -129,11 +156,13 @@ class Tab {
       onChange: (callback) => db.onChange(callback),
       pullChangeset: async (...given) => (this.#closing ? [] : watch(db.pullChangeset(...given))),
       applyChangesetAndSetLastSeen: async (...given) =>
-        this.#closing ? undefined : watch(db.applyChangesetAndSetLastSeen(...given)),
+        this.#closing ? undefined : watch(this.#apply(db, ...given)),
       close: (...given) => silently(() => db.close(...given)),
     };
   }
 }
+
+class ApplyFailure extends Error {}
 
 // rx-tbl tells the other handles of a write in the timer phase after it, and throws if it was disposed of by then.
 async function announced() {

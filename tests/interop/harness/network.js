@@ -31,6 +31,8 @@ export class Network {
   transcript = [];
   /** Changes that came so far, and the bytes of the messages with them. */
   downloaded = { changes: 0, bytes: 0 };
+  /** How many pings came. */
+  pings = 0;
   /** How the sockets ended, in order: `{ socket, code, reason }`. */
   closes = [];
   /** What went wrong below the WebSocket: a refused upgrade, a lost connection. */
@@ -42,6 +44,7 @@ export class Network {
   #sockets = new Set();
   #online = true;
   #opened = 0;
+  #cutIn = Infinity;
 
   constructor(name) {
     this.#name = `${name}-${crypto.randomUUID()}`;
@@ -81,6 +84,18 @@ export class Network {
     for (const socket of this.#sockets) socket.terminate();
   }
 
+  /** Ends all connections once so many messages with changes have come. The client gets these, and nothing of what is behind them. */
+  cutAfter(messages) {
+    this.#cutIn = messages;
+  }
+
+  /** Whether the message that was just received is the last one before the cut. */
+  isCutNow() {
+    const now = this.#cutIn <= 0;
+    if (now) this.#cutIn = Infinity;
+    return now;
+  }
+
   /** The messages of one kind that one side sent. */
   messages(from, message) {
     return this.transcript.filter((frame) => frame.from === from && frame.message === message);
@@ -112,6 +127,7 @@ export class Network {
     const frame = { socket, from, ...summary(data) };
     if (from === 'server' && frame.message === 'Changes') {
       this.downloaded = { changes: this.downloaded.changes + frame.count, bytes: this.downloaded.bytes + frame.bytes };
+      if (frame.count > 0) this.#cutIn--;
     }
     this.transcript.push(frame);
     if (this.transcript.length > TRANSCRIPT_LENGTH) this.transcript.shift();
@@ -125,6 +141,7 @@ export class Network {
 export class BrowserWebSocket extends WebSocket {
   #network;
   #number;
+  #isCut = false;
 
   constructor(address, protocols) {
     const url = new URL(address);
@@ -136,6 +153,19 @@ export class BrowserWebSocket extends WebSocket {
     this.#number = network.add(this);
     this.on('error', (error) => network.errors.push(error));
     this.on('message', (data) => network.record(this.#number, 'server', data));
+    this.on('ping', () => network.pings++);
+  }
+
+  emit(event, ...given) {
+    if (event !== 'message') return super.emit(event, ...given);
+    // `ws` hands on what it has read already, also once it was told to end.
+    if (this.#isCut) return false;
+    const heard = super.emit(event, ...given);
+    if (this.#network.isCutNow()) {
+      this.#isCut = true;
+      this.terminate();
+    }
+    return heard;
   }
 
   addEventListener(type, listener, options) {

@@ -8,6 +8,7 @@ import { clocks, contents } from './contents.js';
 import { converged } from './convergence.js';
 import { DatabaseFile } from './database-file.js';
 import { digest } from './digest.js';
+import { Relay } from './relay.js';
 import { SyncServer } from './server.js';
 
 const LOG_LINES_SHOWN = 60;
@@ -33,6 +34,7 @@ class Stage {
   #folder = mkdtempSync(join(tmpdir(), 'sync-interop-'));
   #servers = [];
   #clients = [];
+  #relays = [];
 
   get dbFolder() {
     return this.#made('dbs');
@@ -58,6 +60,13 @@ class Stage {
     this.#servers.push(server);
     await server.start();
     return server;
+  }
+
+  /** Opens a link of its own to a server. */
+  async relay(server, options) {
+    const relay = await Relay.open(server.url, options);
+    this.#relays.push(relay);
+    return relay;
   }
 
   async client(name, schema) {
@@ -121,6 +130,7 @@ class Stage {
 
   async clear() {
     await Promise.all(this.#clients.map((client) => client.close()));
+    for (const relay of this.#relays) relay.close();
     await Promise.all(this.#servers.filter((server) => server.isRunning).map((server) => server.kill()));
     rmSync(this.#folder, { recursive: true, force: true });
   }

@@ -18,6 +18,7 @@ export class SyncServer {
   #arguments;
   #logFile;
   #logLevel;
+  #settings;
   #child;
   #base;
 
@@ -28,10 +29,13 @@ export class SyncServer {
    * @param {string} [options.token] what clients have to present
    * @param {string} options.logFile where everything goes that the server prints to stderr
    * @param {string} [options.logLevel] the server's RUST_LOG
+   * @param {object} [options.settings] settings by their names, as `max_frame_bytes`
    */
-  constructor({ dbFolder, schemaFolder, token, logFile, logLevel = process.env.RUST_LOG ?? 'debug' }) {
+  constructor({ dbFolder, schemaFolder, token, logFile, logLevel = process.env.RUST_LOG ?? 'debug', settings = {} }) {
     this.#logFile = logFile;
     this.#logLevel = logLevel;
+    const variables = Object.entries(settings).map(([name, value]) => [`TOWER_SQLITE_SYNC_${name.toUpperCase()}`, String(value)]);
+    this.#settings = Object.fromEntries(variables);
     this.#arguments = [
       ...(dbFolder ? ['--db-folder', dbFolder] : ['--memory']),
       ...['--schema-folder', schemaFolder],
@@ -63,7 +67,7 @@ export class SyncServer {
     const forks = fork.flatMap((room) => ['--fork', room]);
     const child = spawn(binary, ['--listen', address, ...this.#arguments, ...forks], {
       stdio: ['ignore', 'pipe', log],
-      env: { ...process.env, RUST_LOG: this.#logLevel, NO_COLOR: '1' },
+      env: { ...process.env, ...this.#settings, RUST_LOG: this.#logLevel, NO_COLOR: '1' },
     });
     closeSync(log);
     this.#child = child;
