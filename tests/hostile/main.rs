@@ -10,6 +10,7 @@ mod attack;
 #[path = "../sync/fixture/mod.rs"]
 mod fixture;
 mod kinds;
+mod list;
 #[allow(dead_code, reason = "shared with the tests in `tests/stacks`, and neither uses all of it")]
 #[path = "../stacks/process.rs"]
 mod process;

@@ -1,8 +1,10 @@
 //! The server that is attacked, and those who use it meanwhile.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rusqlite::{Connection, OpenFlags};
 use tower_sqlite_sync_wire::{Change, Value};
 
 use crate::fixture::{Client, ClientOptions, SCHEMA, cell, cells, until};
@@ -58,10 +60,30 @@ impl Target {
         let change = Change { col_version: written, ..cell(1, "b", Value::Text(&value), written) };
         self.author.push(self.written, &[change]).await;
         self.written = written;
-        let wanted = [format!("1.b='{value}'")];
-        while cells(&self.reader.changes().await) != wanted {}
+        let wanted = format!("1.b='{value}'");
+        while !cells(&self.reader.changes().await).contains(&wanted) {}
         let took = start.elapsed();
         assert!(took < PROMPTLY, "a change took {took:?}");
+    }
+
+    /// Those in the room `good` go on, its file is sound, and the server has found no fault with itself.
+    pub(crate) async fn is_well(&mut self) {
+        self.works().await;
+        let check: String = self.file("good").query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(check, "ok");
+        let log = std::fs::read_to_string(self.server.folder().join("log")).unwrap();
+        assert_eq!(log, "", "no error, and no panic");
+    }
+
+    /// A room's file.
+    pub(crate) fn file(&self, room: &str) -> Connection {
+        let file = self.folder().join("dbs").join(room);
+        Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap()
+    }
+
+    /// The folder in which the server runs.
+    pub(crate) fn folder(&self) -> &Path {
+        self.server.folder()
     }
 
     /// What the server holds, in KiB.
