@@ -17,6 +17,8 @@ const NOTES = 30;
 const SETTINGS = { max_frame_bytes: 1024 };
 /** The server's own tests have the fewest, too. */
 const LEAST_MESSAGES = 5;
+/** Many clients in one process take a while on a busy machine. */
+const deadline = 120_000;
 const BINARY = 2;
 const CONTINUATION = 0;
 
@@ -28,10 +30,15 @@ async function roomOfSeveralMessages(stage) {
   for (let id = 1; id <= NOTES; id++) await alice.exec(`INSERT INTO note VALUES (?, ?)`, [id, TEXT]);
   await alice.connect({ url: server.url, room });
 
-  const first = await stage.client('first', SCHEMA);
-  await first.connect({ url: server.url, room });
-  await stage.agreed([alice, first], (rows) => rows.length === NOTES);
-  const messages = changes(first).length;
+  // What a client gets that comes before the changes are there may be cut differently.
+  const join = async (name) => {
+    const client = await stage.client(name, SCHEMA);
+    await client.connect({ url: server.url, room });
+    await stage.agreed([alice, client], (rows) => rows.length === NOTES, { deadline });
+    return client;
+  };
+  await join('first');
+  const messages = changes(await join('late')).length;
   assert.ok(messages >= LEAST_MESSAGES, `the changes come in ${messages} messages`);
   return { server, alice, messages };
 }
@@ -51,21 +58,21 @@ async function atEachMessage(stage, play, check = () => {}) {
   const clients = await Promise.all(numbers.map((number) => stage.client(`number ${number}`, SCHEMA)));
   const connect = (client) => client.connect({ url: server.url, room });
   await Promise.all(clients.map((client, index) => play(client, { number: index + 1, connect: () => connect(client) })));
-  await stage.agreed([alice, ...clients], (rows) => rows.length === NOTES);
+  await stage.agreed([alice, ...clients], (rows) => rows.length === NOTES, { deadline });
   clients.forEach(check);
 
   // It is no dead end: what is written next goes everywhere, too.
   await alice.exec(`INSERT INTO note VALUES (0, 'after')`);
   for (const client of clients) await client.exec(`INSERT INTO note VALUES (?, 'after')`, [1000 + clients.indexOf(client)]);
   const also = (rows) => rows.length === NOTES + 1 + messages;
-  await stage.settle({ server, room, schema: SCHEMA, clients: [alice, ...clients], also });
+  await stage.settle({ server, room, schema: SCHEMA, clients: [alice, ...clients], also, deadline });
 }
 
 scenario('a client that is cut off at any border of a catch-up gets the rest when it reconnects', async (stage) => {
   await atEachMessage(stage, async (client, { number, connect }) => {
     client.network.cutAfter(number);
     await connect();
-    await until('the cut', () => client.network.closes.length > 0);
+    await until('the cut', () => client.network.closes.length > 0, { deadline });
     assert.equal(changes(client).length, number, 'messages that came before the cut');
   });
 });
@@ -74,10 +81,10 @@ scenario('a page that is cut off at any border of a catch-up and loaded again ge
   await atEachMessage(stage, async (client, { number, connect }) => {
     client.network.cutAfter(number);
     await connect();
-    await until('the cut', () => client.network.closes.length > 0);
+    await until('the cut', () => client.network.closes.length > 0, { deadline });
     await client.disconnect();
     await connect();
-    await stage.agreed([client], (rows) => rows.length === NOTES);
+    await stage.agreed([client], (rows) => rows.length === NOTES, { deadline });
     assert.equal(client.network.downloaded.changes, NOTES, 'each change came once');
   });
 });
@@ -101,12 +108,12 @@ scenario('a client that fails to apply from any message on goes on when its page
     let applies = 0;
     client.failsToApply = () => ++applies >= number;
     await connect();
-    await until('a failure', () => client.failures > 0);
+    await until('a failure', () => client.failures > 0, { deadline });
     await client.disconnect();
     client.failsToApply = () => false;
     const before = changes(client).length;
     await connect();
-    await stage.agreed([client], (rows) => rows.length === NOTES);
+    await stage.agreed([client], (rows) => rows.length === NOTES, { deadline });
     const [next] = changes(client).slice(before);
     assert.equal(next.since === 0n, number === 1, `the first message after it begins at ${next.since}`);
   });
@@ -133,7 +140,7 @@ scenario('a transaction that is larger than a message comes whole, in several fr
   const relay = await stage.relay(server);
   const alice = await stage.client('alice', SCHEMA);
   await alice.connect({ url: relay.url, room });
-  await stage.agreed([alice], (rows) => rows.length === 2001);
+  await stage.agreed([alice], (rows) => rows.length === 2001, { deadline });
   assert.deepEqual(
     changes(alice).map(({ count }) => count),
     [2000, 1],
@@ -145,5 +152,5 @@ scenario('a transaction that is larger than a message comes whole, in several fr
   assert.ok(message.length > 2, `the large one came in ${message.length} frames`);
   assert.ok(message.slice(1).every(({ opcode }) => opcode === CONTINUATION));
   assert.equal(message.reduce((sum, { bytes }) => sum + bytes, 0), changes(alice)[0].bytes);
-  await stage.settle({ server, room, schema: SCHEMA, clients: [alice] });
+  await stage.settle({ server, room, schema: SCHEMA, clients: [alice], deadline });
 });
