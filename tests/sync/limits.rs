@@ -489,7 +489,7 @@ async fn messages_that_are_not_complete_take_as_many_bytes_together_as_they_may_
     let (mut close, mut ended) = (Vec::new(), false);
     while !ended {
         match soon("the end", frame(&mut second)).await {
-            Some((kind, payload)) if kind == 0x88 => close = payload,
+            Some((0x88, payload)) => close = payload,
             Some(_) => {}
             None => ended = true,
         }
