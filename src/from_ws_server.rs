@@ -88,3 +88,6 @@
 //! - **There are limits**, all in [`SyncConfig`](crate::SyncConfig), for message sizes, connections, open rooms and waiting.
 //! - **A shutdown** is [`SyncHandle::shutdown`](crate::SyncHandle::shutdown): clients are told to come back, what is queued is committed, and
 //!   the logs are written back.
+//!
+//! ws-server has faults that are not listed here, because nothing has to be done about them. They are in `tests/README.md` of the
+//! repository, each with what happens here instead, and with the tests that hold it.

@@ -21,6 +21,7 @@ mod numbers;
 mod observing;
 mod outside;
 mod quarantine;
+mod readme;
 mod rights;
 mod rooms;
 mod session;
