@@ -13,7 +13,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use rusqlite::types::Value;
-use site::{OwnedChange, Site, canonical, site};
+use site::{FOO, OwnedChange, Site, canonical, site};
 
 const SCHEMA: &str = "
     CREATE TABLE foo(a INTEGER PRIMARY KEY NOT NULL, b, c DEFAULT 'd', r REAL);
@@ -246,4 +246,26 @@ fn order(one: &Value, other: &Value) -> Ordering {
         (Value::Blob(one), Value::Blob(other)) => one.cmp(other),
         _ => rank(one).cmp(&rank(other)),
     }
+}
+
+/// Versions of the new life begin at 0, whoever has the values: as in cr-sqlite. Whoever inserts the row again writes all of its columns,
+/// and then all copies have those.
+#[test]
+fn a_row_revived_by_its_sentinel_alone_keeps_its_values_where_its_death_was_not_seen() {
+    let (seen, unseen) = (Site::new("B", FOO), Site::new("A", FOO));
+    for site in [&seen, &unseen] {
+        site.merge("foo 010901 b 1 1 1 X 1 0");
+    }
+    seen.merge("foo 010901 -1 NULL 2 2 X 2 0");
+    for site in [&seen, &unseen] {
+        site.merge("foo 010901 -1 NULL 3 3 X 3 0");
+    }
+    assert_eq!(
+        (seen.rows("foo"), unseen.rows("foo")),
+        (vec!["1, NULL, NULL".to_owned()], vec!["1, 1, NULL".to_owned()])
+    );
+    for site in [&seen, &unseen] {
+        site.merge("foo 010901 b 7 1 4 X 3 0");
+    }
+    assert_eq!(seen.rows("foo"), unseen.rows("foo"));
 }
