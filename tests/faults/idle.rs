@@ -95,13 +95,14 @@ async fn a_client_that_leaves_while_changes_are_held_back_for_it_takes_what_wait
 #[tokio::test]
 async fn a_client_that_comes_while_its_room_is_being_closed_finds_it_as_it_was() {
     let server = Server::with(|config| config.with_room_idle(Duration::ZERO).with_max_rooms(1)).await;
+    let mut seen = Vec::new();
     for version in 0..30 {
         // Another room takes the only place as soon as nobody uses this one.
         let other = server.rooms.create_room("other", "main.sql");
         let mut client = Client::connect(&server, "r", 1).await;
         let coming = async {
             loop {
-                client.announce(&[]).await;
+                client.announce(&seen).await;
                 match client.try_message().await {
                     Ok(_) => break,
                     Err(_) => client = Client::connect(&server, "r", 1).await,
@@ -112,6 +113,7 @@ async fn a_client_that_comes_while_its_room_is_being_closed_finds_it_as_it_was()
         let (_, mut client) = tokio::join!(other, coming);
         client.push(version, &[cell(u8::try_from(version).unwrap() + 1, "b", Value::Integer(1), version + 1)]).await;
         client.close().await;
+        seen = vec![(server.site("r").await, 1)];
     }
     let mut reader = Client::connect(&server, "r", 2).await;
     until("the place to be free", async || {

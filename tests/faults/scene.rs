@@ -83,7 +83,10 @@ impl Scene {
 
     /// Site `n` connects and is told that the room has its changes up to `since`.
     pub(crate) async fn joins_at(&self, room: &str, n: u8, since: i64) -> Client {
-        let mut client = self.announce(room, n).await;
+        let mut client = match since {
+            0 => self.announce(room, n).await,
+            _ => Client::back(&self.server, room, n).await,
+        };
         let start = client.start_streaming().await;
         assert_eq!(start.since, Position::at(since));
         client.server = start.exclude_sites[0];

@@ -1,0 +1,48 @@
+//! What the server does in a second, what a room and a connection cost, how cost grows, and what to tune.
+//!
+//! # Figures
+//!
+//! From `cargo xtask load`, which starts `examples/server.rs` in its default configuration ([`Durability::Full`](crate::Durability::Full)) as a
+//! process of its own, and shares two virtual cores and an ordinary cloud disk with it. The *floor* is a bare tokio-tungstenite server that
+//! moves the same messages and does nothing else, measured in the same run; the goal is what we set ourselves on such a machine. Run it on
+//! yours: absolute figures are a machine's, ratios say more.
+//!
+//! FIGURES
+//!
+//! # What things cost
+//!
+//! - **A connection that is idle** has its socket, its task and no buffers: they are made when something comes or goes, and let go of. No
+//!   timer fires for it but its heartbeat.
+//! - **A room** is one task and one SQLite connection, with some 150 to 300 KiB while it is in use. After two seconds without work it lets go of
+//!   its prepared statements and cached pages. Readers' connections are opened when the writer is busy or somebody catches up. A room that
+//!   nobody is in is closed after [`room_idle`](crate::SyncConfig::with_room_idle).
+//! - **A new room** is one file that is written whole, and one that is synced, from a copy that was made once for its schema.
+//! - **A commit** is one transaction and one sync for all that has come to the room meanwhile: the more clients write, the less each costs.
+//! - **A change that goes out** is read once and encoded once, however many clients get it. Each of them costs a message's head and a
+//!   write to its socket.
+//! - **Catching up** reads the database in frames of at most [`max_frame_bytes`](crate::SyncConfig::with_max_frame_bytes), one at a time: how much
+//!   there is to catch up with doesn't show in the memory.
+//!
+//! # How cost grows
+//!
+//! With what is new, not with what is there: merging a change takes the same few index look-ups in a table of a thousand rows and of
+//! millions, as long as its pages are in memory. A client that reconnects costs what it lacks. The exception is a schema of hundreds of
+//! tables: finding what is new asks each of them.
+//!
+//! # What to tune
+//!
+//! | you see | turn |
+//! |---|---|
+//! | `sqlite_sync_commit_seconds` is the disk's sync | a faster disk; [`Durability::Os`](crate::Durability::Os), if a power loss may cost the last seconds |
+//! | many `sqlite_sync_catch_ups_total` of clients that are nearly there | [`with_feed_window_bytes`](crate::SyncConfig::with_feed_window_bytes) |
+//! | small messages to many clients, at a high rate | [`with_notify_interval`](crate::SyncConfig::with_notify_interval) gathers them |
+//! | memory, with many rooms | [`with_max_rooms`](crate::SyncConfig::with_max_rooms), [`with_room_idle`](crate::SyncConfig::with_room_idle); and have SQLite take page caches as they are needed: `LIBSQLITE3_FLAGS="-USQLITE_ENABLE_MEMORY_MANAGEMENT -DSQLITE_DEFAULT_PCACHE_INITSZ=0 -DSQLITE_DEFAULT_LOOKASIDE=1200,16 -DSQLITE_DEFAULT_MEMSTATUS=0"` while you build, as this repository's `.cargo/config.toml` does. The first of them also keeps connections from pushing each other's pages out |
+//! | 429 or 503 at a restart, with everybody behind one address | [`with_max_address_connections`](crate::SyncConfig::with_max_address_connections), or tell clients apart with [`SyncLayer::remote_address`](crate::SyncLayer::remote_address) |
+//! | connections refused by the system at a restart | a longer queue of the listener, as in `examples/server.rs`, and `net.core.somaxconn` |
+//!
+//! # Where time goes
+//!
+//! `perf record -g` on `target/release/examples/server` while `cargo xtask load SCENARIO` runs, or its `--url` and `--pid` for a server that is
+//! running already, and `perf report --children`, or a flame graph of it (`perf script | inferno-collapse-perf | inferno-flamegraph`).
+//! `heaptrack` tells whose memory it is. `cargo bench -p crr` measures the engine beside what SQLite itself needs, and
+//! `cargo bench --bench pass_through` what the layer costs requests that it is not for.
