@@ -142,7 +142,7 @@ async fn who_sends_changes_and_never_waits() {
 #[tokio::test]
 async fn who_has_uploaded_much_and_stays() {
     // Of the 600 that each has sent; some of them still wait for the writer.
-    survives(&[("QUEUES_BYTES", "4000000")], 300, async |address, n| {
+    survives(&[("QUEUES_BYTES", "4000000")], 450, async |address, n| {
         let mut client = Client::connect_with(address, "uploads", 0, ClientOptions::default()).await;
         client.site = site(n);
         client.enter().await;
