@@ -125,6 +125,7 @@ mod meters;
 pub mod observing;
 pub mod on_litefs;
 mod origin;
+pub mod performance;
 mod primary;
 mod quarantine;
 mod rate;

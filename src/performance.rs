@@ -7,13 +7,26 @@
 //! moves the same messages and does nothing else, measured in the same run; the goal is what we set ourselves on such a machine. Run it on
 //! yours: absolute figures are a machine's, ratios say more.
 //!
-//! FIGURES
+//! | scenario | figure | floor | goal |
+//! |---|---:|---:|---:|
+//! | one writer, 100,000 changes in chunks of 1,000, stored and received | 338,000/s | 6,570,000/s | 200,000/s |
+//! | the same, 1,000,000; its last tenth against its first | 323,000/s; 1.27 | 7,190,000/s; 1.10 | 180,000/s; 0.8 |
+//! | 50 messages/s to 100 readers, from send to receipt: median, 99 % | 1.6 ms, 2.8 ms | 0.6 ms, 1.2 ms | 1.5 ms, 5 ms |
+//! | 2,000 messages flat out to 500 readers (sent together where they wait together) | 8,720,000/s | 7,600,000/s | 1,000,000/s |
+//! | a new client in a room of 100,000 changes; memory over idle | 0.08 s; 12 MiB | 0.003 s | 0.08 s; 64 MiB |
+//! | the same, 1,000,000 | 0.79 s; 14 MiB | 0.04 s | 0.8 s; 64 MiB |
+//! | 1,000 new rooms with two clients each; memory over idle | 250/s; 249 MiB | 6,470/s; 15 MiB | 600/s; 100 MiB: **missed** |
+//! | 5,000 idle connections in one room, each | 5.9 KiB | 6.9 KiB | 6 KiB |
+//! | 2,000 clients of 100 rooms reconnect at once, lacking half of 1,000 changes | 1.5 s | 0.2 s | 3 s |
+//! | 99 % of small writes in 100 rooms, while another room imports a million: times without | 6.5 (7.5 ms) | 45 (5.7 ms) | 5: **missed** |
+//!
+//! The engine alone merges 490,000 to 510,000 changes/s on that machine, and plain SQLite stores 550,000 to 570,000 rows of the same form.
 //!
 //! # What things cost
 //!
 //! - **A connection that is idle** has its socket, its task and no buffers: they are made when something comes or goes, and let go of. No
 //!   timer fires for it but its heartbeat.
-//! - **A room** is one task and one SQLite connection, with some 150 to 300 KiB while it is in use. After two seconds without work it lets go of
+//! - **A room** is one task and one SQLite connection, with some 250 KiB while it is in use, its two clients' connections counted in. After two seconds without work it lets go of
 //!   its prepared statements and cached pages. Readers' connections are opened when the writer is busy or somebody catches up. A room that
 //!   nobody is in is closed after [`room_idle`](crate::SyncConfig::with_room_idle).
 //! - **A new room** is one file that is written whole, and one that is synced, from a copy that was made once for its schema.
