@@ -176,7 +176,8 @@ where
                 break;
             }
             match self.session.room.pull(self.cursor.read) {
-                Pull::UpToDate if self.untold => Box::pin(self.send_the_last_change()).await?,
+                // What the client has written may be in the database, and not shown yet: then there is nothing to send so far.
+                Pull::UpToDate if self.untold && self.cursor.read > 0 => Box::pin(self.send_the_last_change()).await?,
                 Pull::UpToDate => break,
                 Pull::Frames(frames) => {
                     let bytes = frames.iter().map(|frame| frame.byte_len()).sum();
@@ -243,7 +244,7 @@ where
         self.untold = false;
         let Session { room, config, .. } = self.session;
         let (upto, max_bytes) = (self.cursor.read, config.max_frame_bytes());
-        if self.cursor.sent > Position::START || upto == 0 {
+        if self.cursor.sent > Position::START {
             return Ok(());
         }
         let frame = room.read_frame(upto.saturating_sub(1), upto, None, max_bytes).await?;
