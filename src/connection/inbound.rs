@@ -161,7 +161,11 @@ where
                 Ok(Step::Frame(frame)) => Box::pin(self.on_frame(frame)).await,
                 Ok(Step::Outcome(outcome)) => match self.on_outcome(outcome) {
                     Ok(None) => Ok(()),
-                    Ok(Some(start)) => Box::pin(self.errand(Box::new(Message::StartStreaming(start)))).await,
+                    Ok(Some(start)) => {
+                        let start = Errand::Send(Box::new(Message::StartStreaming(start)));
+                        Box::pin(self.session.errands.push(start)).await;
+                        Ok(())
+                    }
                     Err(end) => Err(end),
                 },
                 Err(end) => Err(end),
@@ -315,11 +319,6 @@ where
         tracing::info!(position = position.db_version, "changes don't continue what is here, asking for them again");
         self.restart = Some(Restart { told: now, delay });
         Some(start_streaming(position, self.session.room.site()))
-    }
-
-    async fn errand(&self, message: Box<Message>) -> Result<(), End> {
-        self.session.errands.push(Errand::Send(message)).await;
-        Ok(())
     }
 }
 

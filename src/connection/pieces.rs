@@ -3,7 +3,6 @@
 //! tungstenite makes its read buffer as large as a frame says that it is, and never smaller again: a connection that has uploaded
 //! 100 MiB in one frame, as clients do, would hold them for as long as it lives. A message may come in as many frames as one likes
 //! (RFC 6455 §5.4), so a large frame is handed on as several; what tungstenite gathers of them is given back with the message.
-
 //!
 //! It is here that the socket is read ahead, so that tungstenite can do with a buffer for a few small frames: it fills that with
 //! zeros at each read, and keeps it. What is read ahead takes memory only for as long as it is there: most connections are idle most
