@@ -189,8 +189,11 @@ impl SyncHandle {
     ///
     /// [`restore`](Self::restore) does all of that for a file that is put back. By hand: replace the file while the room is closed (the
     /// server is stopped, or nobody is connected and `room_idle` has passed), remove what SQLite may have left beside the former one
-    /// (`-wal`, `-shm`: it would take them for the new one's), and call this before the first client connects. The example server does so for each `--fork ROOM`. A file that is replaced while its room
-    /// is open is noticed, and the room forks by itself.
+    /// (`-wal`, `-shm`: it would take them for the new one's), and call this before the first client connects. The example server does
+    /// so for each `--fork ROOM`. A file that is replaced while its room is open is noticed, and the room forks by itself.
+    ///
+    /// One hole is known: a client that left in the middle of a long catch-up may lack cells that are in the earlier file and had been
+    /// written again in the later one, beyond what it had read. They come with their next write.
     ///
     /// # Errors
     ///

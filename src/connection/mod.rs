@@ -195,7 +195,7 @@ where
     let mut inbound = Inbound::new(stream, &session);
     let mut outbound = Outbound::new(sink, &session, begin);
     match standing {
-        Standing::WentBack => outbound.include_its_own(session.room.now()),
+        Standing::WentBack | Standing::MayHaveGoneBack => outbound.include_its_own(session.room.now()),
         Standing::Untold => outbound.give_it_a_position(),
         Standing::GoesOn => {}
     }
@@ -432,7 +432,7 @@ async fn greet(
         None => 0,
     };
     let standing = room.greet(known, seen, arrived).await?;
-    if standing == Standing::WentBack {
+    if matches!(standing, Standing::WentBack | Standing::MayHaveGoneBack) {
         tracing::info!(seen, "this site's database is, or may be, an earlier one: asking it for everything");
     }
     Ok(standing)

@@ -77,7 +77,7 @@ impl Announced {
         }
         match before {
             _ if announced.is_some_and(|announced| seen < announced) => Standing::WentBack,
-            Some(Known { changes: 1..=FEW, .. }) if seen == 0 => Standing::WentBack,
+            Some(Known { changes: 1..=FEW, .. }) if seen == 0 => Standing::MayHaveGoneBack,
             _ if seen == 0 => Standing::Untold,
             _ => Standing::GoesOn,
         }
@@ -175,6 +175,8 @@ pub(crate) enum Standing {
     GoesOn,
     /// It was never sent anything, so nobody would see it go back.
     Untold,
+    /// The same, and it has written so little that it may be asked for all of it.
+    MayHaveGoneBack,
     /// It has seen less of the room than before: its database is, or may be, an earlier one.
     WentBack,
 }
@@ -205,7 +207,7 @@ mod tests {
     fn a_site_that_has_seen_nothing_is_asked_for_a_few_changes_and_told_something_if_there_are_more() {
         let announced = Announced::default();
         let note = |seen, changes| announced.note(SITE, seen, Instant::now(), known_as(0, changes));
-        assert_eq!([note(0, 1), note(0, FEW), note(0, FEW)], [Standing::WentBack; 3], "each time");
+        assert_eq!([note(0, 1), note(0, FEW), note(0, FEW)], [Standing::MayHaveGoneBack; 3], "each time");
         assert_eq!([note(0, MANY), note(0, 0)], [Standing::Untold; 2]);
         assert_eq!(note(1, 1), Standing::GoesOn);
     }

@@ -43,10 +43,16 @@ impl Room {
             return Ok(Standing::GoesOn);
         }
         let standing = self.parts.announced.note(known.site, seen, arrived, known.announced);
-        if standing == Standing::WentBack {
-            self.queue.forget(known.site).await?;
-            known.position = wire::Position::START;
+        match standing {
+            Standing::GoesOn | Standing::Untold => return Ok(standing),
+            Standing::WentBack => self.queue.forget(known.site).await?,
+            // Not worth turning it away, should the disk be full: it may come and read.
+            Standing::MayHaveGoneBack => match self.queue.forget(known.site).await {
+                Err(error) if error.fault().is_some() => return Ok(Standing::GoesOn),
+                forgotten => forgotten?,
+            },
         }
+        known.position = wire::Position::START;
         Ok(standing)
     }
 }

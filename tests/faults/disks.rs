@@ -15,6 +15,9 @@ fn a_full_disk_takes_no_changes_and_applies_no_half_of_them_until_there_is_space
         let mut reader = scene.joins_at("r", 2, 0).await;
         author.push(0, &[row(1, "before", 1)]).await;
         assert_eq!(cells(&reader.changes().await), ["1.b='before'"]);
+        let mut never_told = scene.joins_at("r", 3, 0).await;
+        never_told.push(0, &[row(7, "before, too", 1)]).await;
+        assert_eq!(cells(&reader.changes().await), ["7.b='before, too'"]);
 
         volume.fill();
         let large = "x".repeat(300_000);
@@ -23,13 +26,17 @@ fn a_full_disk_takes_no_changes_and_applies_no_half_of_them_until_there_is_space
             scene.closes(&mut author, 1013, "disk is full").await;
             author = scene.joins_at("r", 1, 1).await;
         }
+        let mut never_told = scene.announce("r", 3).await;
+        let start = never_told.try_message().await;
+        assert!(start.is_ok(), "who should be asked again, but can't be now, comes and reads: {start:?}");
         let refused = scene
             .server
             .rooms
             .write("r", move |tx| tx.execute("INSERT INTO foo (a, b) VALUES (9, ?1)", ["y".repeat(300_000)]));
         let refused = refused.await.unwrap_err();
         assert!(refused.to_string().contains("full"), "{refused}");
-        assert_eq!(scene.server.rows("r", "SELECT a FROM foo").await, ["1"], "what is there can be read");
+        let rows = scene.server.rows("r", "SELECT a FROM foo ORDER BY a").await;
+        assert_eq!(rows, ["1", "7"], "what is there can be read");
 
         volume.free();
         author.push(1, &[row(2, "with it", 2), row(3, &large, 2)]).await;
