@@ -184,16 +184,17 @@ impl SyncHandle {
     ///
     /// The room's database becomes another site; which one it was, and up to where, is remembered in it. Connected clients are
     /// closed (1001) and come back. Clients that have seen more than the file has bring it back, and get what is new in the
-    /// file; nobody downloads again what it has. Without this, clients that have seen later db_versions than the file has would
-    /// miss what is written under the same ones.
+    /// file. Without this, clients that have seen later db_versions than the file has would miss what is written under the same ones.
+    ///
+    /// If the file has all that the room ever had, nobody downloads again what it has seen; nor do, if it is earlier, the clients that
+    /// had seen all. The others get the whole room: who left in the middle of a catch-up may have passed by cells that had been
+    /// written again by then, and are lost there. So do all of them if nobody knows what they may have seen, because the room was not
+    /// closed, or by a server on another folder (the ledger `.sync-ledger` beside the rooms has it).
     ///
     /// [`restore`](Self::restore) does all of that for a file that is put back. By hand: replace the file while the room is closed (the
     /// server is stopped, or nobody is connected and `room_idle` has passed), remove what SQLite may have left beside the former one
     /// (`-wal`, `-shm`: it would take them for the new one's), and call this before the first client connects. The example server does
     /// so for each `--fork ROOM`. A file that is replaced while its room is open is noticed, and the room forks by itself.
-    ///
-    /// One hole is known: a client that left in the middle of a long catch-up may lack cells that are in the earlier file and had been
-    /// written again in the later one, beyond what it had read. They come with their next write.
     ///
     /// # Errors
     ///

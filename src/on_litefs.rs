@@ -73,9 +73,10 @@
 //! | a server has another secret | read on; changesets end with 1013, and both logs say why | clients keep what they wrote |
 //!
 //! Whenever a server becomes the primary, or starts as it, each room [forks](crate::SyncHandle::fork) before it is served: its copy may be
-//! older than what clients were shown. The database becomes another site, with its lineage recorded in it. A client then gets only
-//! what it lacks, and brings back what the copy lacks; for that it sends everything it has, once, which costs bandwidth and no
-//! conflict. [`fork_uploads`](crate::SyncConfig::fork_uploads) clients a room do so at a time. So a promotion is no
+//! older than what clients were shown. The database becomes another site, with its lineage recorded in it. A client brings
+//! back what the copy lacks; for that it sends everything it has, once, which costs bandwidth and no conflict. It gets only what it lacks,
+//! if the server before had ended and the copy is what it had closed; otherwise, and if it was killed, everything.
+//! [`fork_uploads`](crate::SyncConfig::fork_uploads) clients a room do so at a time. So a promotion is no
 //! emergency, but nothing to do every minute either.
 //!
 //! # What can be lost

@@ -428,7 +428,7 @@ async fn greet(
     let seen = match here {
         Some((_, position)) => position.db_version,
         // What it has seen of a former site says nothing of this one.
-        None if room.lineage().seen(&presence.last_seens).is_some() => return Ok(Standing::GoesOn),
+        None if room.lineage().is_known_to(&presence.last_seens) => return Ok(Standing::GoesOn),
         None => 0,
     };
     let standing = room.greet(known, seen, arrived).await?;
@@ -441,7 +441,7 @@ async fn greet(
 /// Whether the client knows the room only as a site that it was before, so that it sends everything that it has of it.
 fn brings_back(room: &Room, presence: &AnnouncePresence) -> bool {
     let knows_this_site = presence.last_seens.iter().any(|(site, _)| *site == room.site());
-    !knows_this_site && room.lineage().seen(&presence.last_seens).is_some()
+    !knows_this_site && room.lineage().is_known_to(&presence.last_seens)
 }
 
 /// How far the client has seen this room's changes.
@@ -449,7 +449,7 @@ fn seen(room: &Room, presence: &AnnouncePresence) -> Cursor {
     let announced = presence.last_seens.iter().find(|(site, _)| *site == room.site());
     let Some((_, seen)) = announced else {
         // The client takes changes of a site that it doesn't know from the beginning on, wherever they begin.
-        return Cursor { read: room.lineage().seen(&presence.last_seens).unwrap_or(0), sent: Position::START };
+        return Cursor { read: room.lineage().seen(&presence.last_seens), sent: Position::START };
     };
     if seen.db_version > room.now() {
         // The file went back in time, or the client made it up. Either way it gets everything, and misses nothing.

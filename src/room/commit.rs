@@ -14,7 +14,7 @@ use tower_sqlite_sync_wire as wire;
 use super::convert;
 use super::follow::Sight;
 use super::frame::Frame;
-use super::lineage::Lineage;
+use super::lineage::{Lineage, Stay};
 use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome, Queued};
 use super::{Origin, Parts, RoomName, Surroundings, announced, migration, sites};
@@ -408,6 +408,9 @@ impl Commit {
     pub(super) fn finish(&self, conn: &mut Connection) -> rusqlite::Result<()> {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.parts.announced.write(&tx)?;
+        if self.parts.is_in_epoch && self.parts.ending.origin() == Origin::Same {
+            Stay::end(&tx, self.parts.feed.now())?;
+        }
         tx.commit()
     }
 

@@ -120,6 +120,12 @@ impl Page {
         Ok(entry.map_or(Finding::Known, |entry| entry.judge(&found)))
     }
 
+    /// The last version that was ever shown under that site id. `None` if that isn't certain. Blocks.
+    pub(super) fn last_shown(&self, site: SiteId) -> rusqlite::Result<Option<i64>> {
+        let entry = again_if_damaged(|| self.ledger.read(&self.file, site)).map_err(|error| of_the_ledger(&error))?;
+        Ok(entry.filter(|entry| entry.closed).map(|entry| entry.shown))
+    }
+
     /// Makes sure that versions up to `version` are reserved for this site, before they are shown. Blocks, once in a while for long.
     pub(super) fn reserve(&self, site: SiteId, version: i64) -> rusqlite::Result<()> {
         if version <= self.reserved.load(Ordering::Relaxed) {
@@ -531,9 +537,11 @@ mod tests {
         assert_eq!(page().examine(A, 7).unwrap(), Finding::Above(1005));
         assert_eq!(page().examine(A, 6).unwrap(), Finding::WentBack);
         assert_eq!(page().examine(B, 1).unwrap(), Finding::Known);
+        assert_eq!(page().last_shown(A).unwrap(), None, "there may be more, not noted yet");
         first.close(A, 8).unwrap();
         assert_eq!(page().examine(A, 8).unwrap(), Finding::Known);
         assert_eq!(page().examine(A, 7).unwrap(), Finding::WentBack);
+        assert_eq!(page().last_shown(A).unwrap(), Some(8));
         page().reserve(B, 8).unwrap();
         assert_eq!(page().examine(A, 8).unwrap(), Finding::WentBack, "the room has become B");
     }

@@ -8,6 +8,10 @@
 //! A client that knows the former site needs nothing of what it has seen there, as far as the file still has it: up to the db_version
 //! of the fork, both have the same history. And because a client uploads what is newer than the position that the room has for
 //! it, written by anyone but the room's new site, it brings back what the file has lost.
+//!
+//! That holds for clients that had seen all that was ever shown as the former site, and for all of them if nothing of it was lost.
+//! Whoever had seen less may have read from a database in which cells that the file has had been written again, and left before it came
+//! to them: it gets everything. (cr-sqlite keeps of a cell only where it was written last.)
 
 use crr::Crr;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
@@ -17,16 +21,16 @@ use super::announced;
 use super::convert::wire_site;
 use crate::store::Epoch;
 
-/// Where it is kept: in the room's own database, so that whoever has the file has its lineage.
+/// Where it is kept: in the room's own database, so that whoever has the file has its lineage. What was `shown` is NULL if nobody knows.
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS crsql_sync_lineage (
     generation INTEGER PRIMARY KEY,
     site_id BLOB NOT NULL,
-    db_version INTEGER NOT NULL
+    db_version INTEGER NOT NULL,
+    shown INTEGER
 )";
 
-/// Where the epoch is kept in which the room was last opened to be written.
-const EPOCH_TABLE: &str =
-    "CREATE TABLE IF NOT EXISTS crsql_sync_epoch (id INTEGER PRIMARY KEY CHECK (id = 0), epoch BLOB NOT NULL)";
+/// Where the epoch is kept in which the room was last opened to be written, and the db_version at which it was closed, if it was.
+const EPOCH_TABLE: &str = "CREATE TABLE IF NOT EXISTS crsql_sync_epoch (id INTEGER PRIMARY KEY CHECK (id = 0), epoch BLOB NOT NULL, closed INTEGER)";
 
 /// How many former sites are remembered. A client that was away for longer downloads everything again.
 const MOST: i64 = 10_000;
@@ -54,6 +58,15 @@ pub(crate) struct Lineage {
 struct Ancestor {
     site: SiteId,
     db_version: i64,
+    /// The last db_version that was ever shown under the site's id.
+    shown: Option<i64>,
+}
+
+impl Ancestor {
+    /// Whether a client that has seen so much has all that the site had, in that range, when it ceased to be it.
+    fn is_known_to(&self, seen: i64) -> bool {
+        self.shown.is_some_and(|shown| shown <= self.db_version || shown <= seen)
+    }
 }
 
 impl Lineage {
@@ -62,9 +75,10 @@ impl Lineage {
             return Ok(Self::default());
         }
         let mut statement =
-            conn.prepare("SELECT site_id, db_version FROM crsql_sync_lineage ORDER BY generation DESC")?;
-        let ancestors = statement
-            .query_map([], |row| Ok(Ancestor { site: SiteId::from_bytes(row.get(0)?), db_version: row.get(1)? }))?;
+            conn.prepare("SELECT site_id, db_version, shown FROM crsql_sync_lineage ORDER BY generation DESC")?;
+        let ancestors = statement.query_map([], |row| {
+            Ok(Ancestor { site: SiteId::from_bytes(row.get(0)?), db_version: row.get(1)?, shown: row.get(2)? })
+        })?;
         Ok(Self { ancestors: ancestors.collect::<rusqlite::Result<_>>()? })
     }
 
@@ -73,24 +87,30 @@ impl Lineage {
         self.ancestors.iter().any(|ancestor| ancestor.site == site)
     }
 
-    /// The db_version up to which a client needs nothing, if it knows one of the former sites.
-    pub(crate) fn seen(&self, last_seens: &[(SiteId, Position)]) -> Option<i64> {
-        self.ancestors.iter().find_map(|ancestor| {
-            let (_, position) = last_seens.iter().find(|(site, _)| *site == ancestor.site)?;
-            Some(position.db_version.clamp(0, ancestor.db_version.max(0)))
-        })
+    /// Whether a client knows one of the former sites.
+    pub(crate) fn is_known_to(&self, last_seens: &[(SiteId, Position)]) -> bool {
+        last_seens.iter().any(|(site, _)| self.includes(*site))
+    }
+
+    /// The db_version up to which a client needs nothing.
+    pub(crate) fn seen(&self, last_seens: &[(SiteId, Position)]) -> i64 {
+        let seen = self.ancestors.iter().find_map(|ancestor| {
+            let (_, Position { db_version: seen, .. }) = last_seens.iter().find(|(site, _)| *site == ancestor.site)?;
+            ancestor.is_known_to(*seen).then(|| (*seen).clamp(0, ancestor.db_version.max(0)))
+        });
+        seen.unwrap_or(0)
     }
 }
 
-/// Makes the database another site.
-pub(super) fn fork(conn: &mut Connection) -> crr::Result<Fork> {
+/// Makes the database another site. As the one that it was, db_versions up to `shown` were shown to clients, from whichever file.
+pub(super) fn fork(conn: &mut Connection, shown: Option<i64>) -> crr::Result<Fork> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let crr = Crr::of(&tx)?;
     let (former, db_version) = (crr.site_id()?, crr.stored_db_version()?);
     tx.execute_batch(TABLE)?;
     tx.execute(
-        "INSERT INTO crsql_sync_lineage (site_id, db_version) VALUES (?1, ?2)",
-        (former.as_bytes().as_slice(), db_version),
+        "INSERT INTO crsql_sync_lineage (site_id, db_version, shown) VALUES (?1, ?2, ?3)",
+        (former.as_bytes().as_slice(), db_version, shown),
     )?;
     tx.execute(
         "DELETE FROM crsql_sync_lineage WHERE generation <= (SELECT max(generation) FROM crsql_sync_lineage) - ?1",
@@ -103,20 +123,44 @@ pub(super) fn fork(conn: &mut Connection) -> crr::Result<Fork> {
     Ok(Fork { former: wire_site(former), site: wire_site(site), db_version })
 }
 
-/// The epoch in which the room was last opened to be written, if there was one.
-pub(super) fn epoch(conn: &Connection) -> rusqlite::Result<Option<Epoch>> {
-    if !table_exists(conn, "crsql_sync_epoch")? {
-        return Ok(None);
-    }
-    let epoch = conn.query_row("SELECT epoch FROM crsql_sync_epoch", [], |row| row.get(0)).optional()?;
-    Ok(epoch.map(Epoch::from_bytes))
+/// Says later what was shown as the site that the database was before its last fork.
+pub(super) fn amend(conn: &Connection, shown: i64) -> rusqlite::Result<()> {
+    let sql =
+        "UPDATE crsql_sync_lineage SET shown = ?1 WHERE generation = (SELECT max(generation) FROM crsql_sync_lineage)";
+    conn.execute(sql, [shown]).map(drop)
 }
 
-/// Records that the room is written in `epoch` now.
-pub(super) fn enter(conn: &Connection, epoch: Epoch) -> rusqlite::Result<()> {
-    conn.execute_batch(EPOCH_TABLE)?;
-    conn.execute("INSERT OR REPLACE INTO crsql_sync_epoch VALUES (0, ?1)", [epoch.as_bytes().as_slice()])?;
-    Ok(())
+/// The last time that a room was opened to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stay {
+    pub(super) epoch: Epoch,
+    /// The db_version at which it was closed.
+    pub(super) closed: Option<i64>,
+}
+
+impl Stay {
+    /// The last one, if there was one.
+    pub(super) fn last(conn: &Connection) -> rusqlite::Result<Option<Self>> {
+        if !table_exists(conn, "crsql_sync_epoch")? {
+            return Ok(None);
+        }
+        conn.query_row("SELECT epoch, closed FROM crsql_sync_epoch", [], |row| {
+            Ok(Self { epoch: Epoch::from_bytes(row.get(0)?), closed: row.get(1)? })
+        })
+        .optional()
+    }
+
+    /// Records that the room is written in `epoch` now.
+    pub(super) fn begin(conn: &Connection, epoch: Epoch) -> rusqlite::Result<()> {
+        conn.execute_batch(EPOCH_TABLE)?;
+        let sql = "INSERT OR REPLACE INTO crsql_sync_epoch VALUES (0, ?1, NULL)";
+        conn.execute(sql, [epoch.as_bytes().as_slice()]).map(drop)
+    }
+
+    /// Records that it is not written any more, and that whoever has the file as it is now has all that was ever shown.
+    pub(super) fn end(conn: &Connection, version: i64) -> rusqlite::Result<()> {
+        conn.execute("UPDATE crsql_sync_epoch SET closed = ?1", [version]).map(drop)
+    }
 }
 
 fn table_exists(conn: &Connection, name: &str) -> rusqlite::Result<bool> {
@@ -135,6 +179,7 @@ pub(super) struct Fork {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::ops::ControlFlow;
 
     use crr::{Change, ChangesQuery, Merge, MergeOptions};
@@ -168,21 +213,61 @@ mod tests {
     fn a_client_needs_nothing_of_what_it_has_seen_before_the_fork() {
         let mut conn = database();
         conn.execute_batch("INSERT INTO item VALUES (1, 1, 1); INSERT INTO item VALUES (2, 2, 2)").unwrap();
-        let first = fork(&mut conn).unwrap();
+        let first = fork(&mut conn, Some(2)).unwrap();
         conn.execute_batch("INSERT INTO item VALUES (3, 3, 3)").unwrap();
-        let second = fork(&mut conn).unwrap();
+        let second = fork(&mut conn, Some(3)).unwrap();
         assert_eq!((first.db_version, second.db_version), (2, 3));
         assert_eq!(first.site, second.former);
         assert_ne!(second.site, second.former);
         let lineage = Lineage::read(&conn).unwrap();
         let at = |site, version| (site, Position::at(version));
         let stranger = SiteId::from_bytes([9; 16]);
-        assert_eq!(lineage.seen(&[at(first.former, 1)]), Some(1));
-        assert_eq!(lineage.seen(&[at(first.former, 50)]), Some(2), "no further than the file goes");
-        assert_eq!(lineage.seen(&[at(first.former, -5)]), Some(0));
-        assert_eq!(lineage.seen(&[at(first.former, 1), at(second.former, 3)]), Some(3), "the newest site counts");
-        assert_eq!(lineage.seen(&[at(stranger, 3)]), None);
-        assert_eq!(lineage.seen(&[]), None);
+        assert_eq!(lineage.seen(&[at(first.former, 1)]), 1);
+        assert_eq!(lineage.seen(&[at(first.former, 50)]), 2, "no further than the file goes");
+        assert_eq!(lineage.seen(&[at(first.former, -5)]), 0);
+        assert_eq!(lineage.seen(&[at(first.former, 1), at(second.former, 3)]), 3, "the newest site counts");
+        assert_eq!(lineage.seen(&[at(stranger, 3)]), 0);
+        assert!(lineage.is_known_to(&[at(stranger, 3), at(second.former, 0)]));
+        assert!(!lineage.is_known_to(&[at(stranger, 3)]) && !lineage.is_known_to(&[]));
+    }
+
+    #[test]
+    fn a_client_that_has_not_seen_all_that_was_shown_and_lost_needs_everything() {
+        let mut conn = database();
+        conn.execute_batch("INSERT INTO item VALUES (1, 1, 1); INSERT INTO item VALUES (2, 2, 2)").unwrap();
+        let first = fork(&mut conn, Some(2)).unwrap();
+        conn.execute_batch("INSERT INTO item VALUES (3, 3, 3)").unwrap();
+        let second = fork(&mut conn, None).unwrap();
+        let seen = |conn: &Connection, last_seens: &[_]| Lineage::read(conn).unwrap().seen(last_seens);
+        let at = |site, version| (site, Position::at(version));
+        assert_eq!(seen(&conn, &[at(second.former, 3)]), 0, "nobody knows what was shown");
+        assert_eq!(
+            seen(&conn, &[at(first.former, 1), at(second.former, 3)]),
+            1,
+            "what it has of the site before it has"
+        );
+        amend(&conn, 5).unwrap();
+        assert_eq!([3, 4, 5, 6].map(|seen_there| seen(&conn, &[at(second.former, seen_there)])), [0, 0, 3, 3]);
+        amend(&conn, 3).unwrap();
+        assert_eq!(
+            [1, 3, 9].map(|seen_there| seen(&conn, &[at(second.former, seen_there)])),
+            [1, 3, 3],
+            "nothing was lost"
+        );
+    }
+
+    #[test]
+    fn a_stay_ends_at_a_version_until_the_next_one_begins() {
+        let conn = database();
+        assert_eq!(Stay::last(&conn).unwrap(), None);
+        let epoch = Epoch::from_bytes([7; 16]);
+        Stay::begin(&conn, epoch).unwrap();
+        assert_eq!(Stay::last(&conn).unwrap(), Some(Stay { epoch, closed: None }));
+        Stay::end(&conn, 5).unwrap();
+        assert_eq!(Stay::last(&conn).unwrap(), Some(Stay { epoch, closed: Some(5) }));
+        let epoch = Epoch::from_bytes([8; 16]);
+        Stay::begin(&conn, epoch).unwrap();
+        assert_eq!(Stay::last(&conn).unwrap(), Some(Stay { epoch, closed: None }));
     }
 
     #[test]
@@ -193,10 +278,10 @@ mod tests {
     #[test]
     fn the_oldest_of_too_many_sites_are_forgotten() {
         let mut conn = database();
-        fork(&mut conn).unwrap();
+        fork(&mut conn, None).unwrap();
         conn.execute("UPDATE crsql_sync_lineage SET generation = -?1", [MOST]).unwrap();
-        conn.execute("INSERT INTO crsql_sync_lineage VALUES (0, zeroblob(16), 0)", []).unwrap();
-        fork(&mut conn).unwrap();
+        conn.execute("INSERT INTO crsql_sync_lineage VALUES (0, zeroblob(16), 0, 0)", []).unwrap();
+        fork(&mut conn, None).unwrap();
         assert_eq!(Lineage::read(&conn).unwrap().ancestors.len(), 2);
     }
 
@@ -213,6 +298,14 @@ mod tests {
         rows.collect::<rusqlite::Result<_>>().unwrap()
     }
 
+    fn site(conn: &Connection) -> SiteId {
+        wire_site(Crr::of(conn).unwrap().site_id().unwrap())
+    }
+
+    fn version(conn: &Connection) -> i64 {
+        Crr::of(conn).unwrap().stored_db_version().unwrap()
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         ClientWrites(usize, Write),
@@ -226,8 +319,8 @@ mod tests {
         Uploads(usize, i64),
         /// The server's file is copied.
         Copy,
-        /// A copy takes the place of the server's file.
-        Restore(Index),
+        /// A copy takes the place of the server's file, and maybe somebody knows what was shown of it.
+        Restore(Index, bool),
     }
 
     #[derive(Clone, Debug)]
@@ -252,13 +345,15 @@ mod tests {
             6 => (client(), 1..9_i64).prop_map(|(client, count)| Step::Downloads(client, count)),
             5 => (client(), 1..6_i64).prop_map(|(client, count)| Step::Uploads(client, count)),
             2 => Just(Step::Copy),
-            2 => any::<Index>().prop_map(Step::Restore),
+            2 => (any::<Index>(), any::<bool>()).prop_map(|(which, knows)| Step::Restore(which, knows)),
         ]
     }
 
     struct Model {
         server: Server,
         copies: Vec<std::path::PathBuf>,
+        /// The last db_version that each of the server's sites has had.
+        shown: HashMap<SiteId, i64>,
         clients: Vec<Client>,
         folder: tempfile::TempDir,
     }
@@ -283,6 +378,7 @@ mod tests {
             let mut model = Self {
                 server: Server { conn: database(), life: 0 },
                 copies: Vec::new(),
+                shown: HashMap::new(),
                 clients: std::iter::repeat_with(client).take(CLIENTS).collect(),
                 folder,
             };
@@ -303,14 +399,16 @@ mod tests {
                     self.server.conn.execute("VACUUM INTO ?1", [path.to_str().unwrap()]).unwrap();
                     self.copies.push(path);
                 }
-                Step::Restore(which) => {
+                Step::Restore(which, knows_what_was_shown) => {
                     let life = self.server.life + 1;
+                    self.shown.insert(site(&self.server.conn), version(&self.server.conn));
                     let path = self.folder.path().join(format!("restored-{life}"));
                     std::fs::copy(which.get(&self.copies), &path).unwrap();
                     let mut conn = Connection::open(&path).unwrap();
                     conn.pragma_update(None, "synchronous", "OFF").unwrap();
                     crr::load(&conn).unwrap();
-                    fork(&mut conn).unwrap();
+                    let shown = if knows_what_was_shown { self.shown.get(&site(&conn)).copied() } else { None };
+                    fork(&mut conn, shown).unwrap();
                     self.server = Server { conn, life };
                 }
             }
@@ -330,11 +428,11 @@ mod tests {
 
     impl Client {
         fn connect(&mut self, server: &Server) {
-            let site = wire_site(Crr::of(&server.conn).unwrap().site_id().unwrap());
+            let site = site(&server.conn);
             let known =
                 self.announced.iter().find(|(known, _)| *known == site).map(|(_, position)| position.db_version);
             let former = || Lineage::read(&server.conn).unwrap().seen(&self.announced);
-            self.connected = Some((server.life, known.or_else(former).unwrap_or(0)));
+            self.connected = Some((server.life, known.unwrap_or_else(former)));
         }
 
         fn reload(&mut self) {
@@ -350,8 +448,7 @@ mod tests {
                 self.connected = None;
                 return;
             }
-            let now = Crr::of(&server.conn).unwrap().stored_db_version().unwrap();
-            let upto = now.min(read.saturating_add(count));
+            let upto = version(&server.conn).min(read.saturating_add(count));
             exchange(&server.conn, &self.conn, read, upto, MergeOptions::default());
             self.connected = Some((life, upto));
         }

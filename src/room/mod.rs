@@ -525,6 +525,7 @@ struct Parts {
     file: Option<Arc<OpenFile>>,
     /// `None` where something else tells whether the file went back.
     page: Option<Arc<Page>>,
+    is_in_epoch: bool,
     announced: Arc<Announced>,
     /// `None` if another process writes the room.
     interrupter: Option<Interrupter>,
@@ -539,6 +540,7 @@ impl Parts {
             ending: Arc::new(Ending::new(name.clone())),
             file: opened.file.clone(),
             page: opened.page.clone(),
+            is_in_epoch: opened.is_in_epoch,
             announced: Arc::default(),
             interrupter: None,
         }

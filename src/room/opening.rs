@@ -12,7 +12,7 @@ use super::file::OpenFile;
 use super::follow::Sight;
 use super::founding::{Founders, Founding};
 use super::ledger::{Finding, Page};
-use super::lineage::{self, Lineage};
+use super::lineage::{self, Lineage, Stay};
 use super::schema::{self, ResidentSchema, StoredSchema};
 use super::{Origin, Purpose, RoomName, blocking, convert, migration};
 use crate::config::SyncConfig;
@@ -44,20 +44,15 @@ impl Opening {
             check_integrity(conn).map_err(sqlite)?;
         }
         let stored = StoredSchema::read(conn).map_err(sqlite)?;
-        let finding = match &page {
-            Some(page) if resident.is_none() => {
-                let crr = crr::Crr::of(conn).map_err(engine)?;
-                let site = convert::wire_site(crr.site_id().map_err(engine)?);
-                page.examine(site, crr.stored_db_version().map_err(engine)?).map_err(sqlite)?
-            }
-            _ => Finding::Known,
+        // A room that is created now was never known; but one that another process had begun to create may be.
+        let (finding, shown) = match &resident {
+            None => find(conn, page.as_ref(), epoch).map_err(engine)?,
+            Some(_) => (Finding::Known, None),
         };
-        let other_epoch = epoch.is_some() && lineage::epoch(conn).map_err(sqlite)? != epoch;
-        let earlier = origin != Origin::Same || other_epoch || finding == Finding::WentBack;
-        // Before anything else is written. A room that is created now was never known; but one that another process had begun to
-        // create may be.
+        let earlier = origin != Origin::Same || finding == Finding::WentBack;
+        // Before anything else is written.
         if earlier && resident.is_none() {
-            let fork = lineage::fork(conn).map_err(engine)?;
+            let fork = lineage::fork(conn, shown).map_err(engine)?;
             tracing::warn!(
                 room = %room, former = %fork.former, site = %fork.site, db_version = fork.db_version,
                 "the room's database is an earlier one than its clients knew: it has become another site"
@@ -90,7 +85,7 @@ impl Opening {
             }
         }
         if let Some(epoch) = epoch {
-            lineage::enter(conn, epoch).map_err(sqlite)?;
+            Stay::begin(conn, epoch).map_err(sqlite)?;
         }
         let tx = conn.transaction().map_err(sqlite)?;
         let opened = Opened::look(&tx).map_err(engine)?.ok_or_else(|| Error::NoSuchRoom { room: room.clone() })?;
@@ -102,7 +97,22 @@ impl Opening {
         if let Some(page) = &page {
             page.reserve(opened.site, opened.now).map_err(sqlite)?;
         }
-        Ok(Opened { page: page.map(Arc::new), ..opened })
+        Ok(Opened { page: page.map(Arc::new), is_in_epoch: epoch.is_some(), ..opened })
+    }
+}
+
+/// What the file is to the room's clients, and up to where anything was ever shown to them under its site id, if that is certain.
+fn find(conn: &Connection, page: Option<&Page>, epoch: Option<Epoch>) -> crr::Result<(Finding, Option<i64>)> {
+    let crr = crr::Crr::of(conn)?;
+    let (site, version) = (convert::wire_site(crr.site_id()?), crr.stored_db_version()?);
+    if let Some(page) = page {
+        return Ok((page.examine(site, version)?, page.last_shown(site)?));
+    }
+    let (Some(epoch), last) = (epoch, Stay::last(conn)?) else { return Ok((Finding::Known, None)) };
+    match last {
+        Some(last) if last.epoch == epoch => Ok((Finding::Known, last.closed)),
+        // As it was closed, or somebody may have been shown what it lacks.
+        last => Ok((Finding::WentBack, last.and_then(|last| last.closed).filter(|closed| *closed == version))),
     }
 }
 
@@ -114,13 +124,15 @@ pub(super) struct Opened {
     pub(super) now: i64,
     pub(super) file: Option<Arc<OpenFile>>,
     pub(super) page: Option<Arc<Page>>,
+    /// Whether the file says in which epoch it is written.
+    pub(super) is_in_epoch: bool,
 }
 
 impl Opened {
     /// What a file says at one moment. `None` if no schema was applied yet.
     pub(super) fn look(conn: &Connection) -> crr::Result<Option<Self>> {
         let Some(Sight { site, schema, now }) = Sight::of(conn)? else { return Ok(None) };
-        Ok(Some(Self { site, lineage: Lineage::read(conn)?, schema, now, file: None, page: None }))
+        Ok(Some(Self { site, lineage: Lineage::read(conn)?, schema, now, file: None, page: None, is_in_epoch: false }))
     }
 
     /// The same, with the file that `conn` has open.

@@ -1,6 +1,7 @@
 //! The rooms that are open: each is opened once however many ask for it, and closed when nobody has used it for a while.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, SemaphorePer
 use tokio::time::Instant;
 
 use super::damaged::Damaged;
+use super::ledger::Page;
 use super::refused_schemas::RefusedSchemas;
 use super::replaced::Replaced;
 use super::{Origin, Purpose, Room, RoomName, Surroundings};
@@ -397,6 +399,11 @@ impl Registry {
 
     pub(super) fn home(&self, name: &RoomName) -> Home {
         if name.is_in_memory() { Home::Memory } else { self.store.home(name) }
+    }
+
+    /// The page of the room in the file at `path`.
+    pub(super) fn page(&self, path: &Path) -> Page {
+        self.surroundings.ledgers.page(path, self.config.durability())
     }
 
     /// Closes `room` once nobody has used it for `room_idle`.

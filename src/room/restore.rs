@@ -18,11 +18,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::backup::{copy, open_to_read};
 use super::database::refuse_foreign;
-use super::ledger::LAST_VERSION;
+use super::ledger::{LAST_VERSION, Page};
+use super::lineage::{self, Fork};
 use super::opening::Opened;
 use super::schema::StoredSchema;
 use super::staged::{self, BESIDE, Staged};
-use super::{Registry, RoomName, blocking, lineage};
+use super::{Registry, RoomName, blocking};
 use crate::connection::Close;
 use crate::error::Error;
 use crate::fault::Fault;
@@ -34,11 +35,12 @@ const RETRY: Duration = Duration::from_millis(20);
 impl Registry {
     /// Puts a copy of the file `from` in the place of a room's database.
     pub(crate) async fn restore(self: &Arc<Self>, name: &RoomName, from: PathBuf) -> Result<(), Error> {
-        let path = match self.home(name) {
-            Home::File { path, .. } => path,
+        let (path, epoch) = match self.home(name) {
+            Home::File { path, epoch } => (path, epoch),
             Home::Memory => return Err(Error::NoFile { room: name.clone() }),
             Home::Replica { .. } => return Err(Error::NotPrimary { room: name.clone() }),
         };
+        let page = epoch.is_none().then(|| self.page(&path));
         let path = blocking(move || Ok(staged::resolved(&path))).await?;
         let timeout = self.config().busy_timeout();
         let staged = {
@@ -47,7 +49,7 @@ impl Registry {
         };
         let install = {
             let name = name.clone();
-            blocking(move || install(&name, staged, &path, timeout))
+            blocking(move || install(&name, staged, page.as_ref(), &path, timeout))
         };
         self.while_closed(name, Close::forked(), install).await??;
         tracing::info!(room = %name, "a file took the place of the room's database");
@@ -56,7 +58,7 @@ impl Registry {
 }
 
 /// A copy of the file, fit to be the room at `place`.
-fn stage(room: &RoomName, from: &Path, place: &Path, busy_timeout: Duration) -> Result<Staged, Error> {
+fn stage(room: &RoomName, from: &Path, place: &Path, busy_timeout: Duration) -> Result<(Staged, Fork), Error> {
     let io = |action| move |source| Error::Io { room: room.clone(), action, source };
     let unfit_because = |reason| Error::UnfitFile { room: room.clone(), reason };
     let sqlite = |error: rusqlite::Error| match error.sqlite_extended_error_code() {
@@ -89,7 +91,8 @@ fn stage(room: &RoomName, from: &Path, place: &Path, busy_timeout: Duration) -> 
         Some(_) => Error::engine(room, error),
         None => unfit_because(error.to_string()),
     };
-    let fork = lineage::fork(&mut conn).map_err(engine)?;
+    // What was shown is known once the room is closed.
+    let fork = lineage::fork(&mut conn, None).map_err(engine)?;
     // What can't be read now couldn't be when the room is opened, and the old one would be gone.
     Opened::look(&conn).map_err(engine)?;
     conn.close().map_err(|(_, error)| sqlite(error))?;
@@ -97,7 +100,7 @@ fn stage(room: &RoomName, from: &Path, place: &Path, busy_timeout: Duration) -> 
         %room, former = %fork.former, site = %fork.site, db_version = fork.db_version,
         "a file that is to be the room has become another site"
     );
-    Ok(staged)
+    Ok((staged, fork))
 }
 
 /// Why a database can't be a room.
@@ -124,7 +127,14 @@ fn unfit(conn: &Connection) -> rusqlite::Result<Option<String>> {
 }
 
 /// Puts the copy in its place. The room is closed.
-fn install(room: &RoomName, staged: Staged, place: &Path, patience: Duration) -> Result<(), Error> {
+fn install(
+    room: &RoomName,
+    (staged, fork): (Staged, Fork),
+    page: Option<&Page>,
+    place: &Path,
+    patience: Duration,
+) -> Result<(), Error> {
+    let sqlite = |error| Error::sqlite(room, error);
     let failed = |source| Error::Io { room: room.clone(), action: "the room's file can't be replaced", source };
     let permissions = match fs::metadata(place) {
         Ok(metadata) => Some(metadata.permissions()),
@@ -132,7 +142,13 @@ fn install(room: &RoomName, staged: Staged, place: &Path, patience: Duration) ->
         Err(error) => return Err(failed(error)),
     };
     if permissions.is_some() {
-        give_up(place, patience).map_err(|error| Error::sqlite(room, error))?;
+        give_up(place, patience).map_err(sqlite)?;
+    }
+    if let Some(shown) = page.map_or(Ok(None), |page| page.last_shown(fork.former)).map_err(sqlite)? {
+        let conn = Connection::open(staged.path()).map_err(sqlite)?;
+        conn.pragma_update(None, "synchronous", "OFF").map_err(sqlite)?;
+        lineage::amend(&conn, shown).map_err(sqlite)?;
+        conn.close().map_err(|(_, error)| sqlite(error))?;
     }
     // Only a database that was damaged, or is gone, has still something beside it. It would be taken for the new one's.
     for suffix in BESIDE {

@@ -66,6 +66,51 @@ async fn a_client_that_has_seen_more_than_the_restored_file_gets_what_is_new_in_
 }
 
 #[tokio::test]
+async fn a_client_that_had_not_seen_all_that_was_lost_gets_all_that_the_file_has() {
+    let Restored { server, former, stored, shown } = restored().await;
+    for seen in [stored - 1, stored, shown - 1] {
+        let mut reader = Client::connect_with(server.address, "r", 2, ClientOptions::default()).await;
+        reader.announce(&[(former, seen)]).await;
+        reader.start_streaming().await;
+        assert_eq!(cells(&reader.changes().await), ["1.b=1"]);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_left_before_a_cell_that_was_written_again_gets_it_from_the_file_that_is_restored() {
+    let server = Server::start().await;
+    let mut early = Client::join(&server, "r", 1).await;
+    let former = early.server;
+    server.write("r", "INSERT INTO foo VALUES (1, 'first')").await;
+    let stored = last_version(&early.changes().await);
+    server.write("r", "INSERT INTO foo VALUES (2, 'x')").await;
+    let backup = server.folder.path().join("backup");
+    server.rooms.backup("r", &backup).await.unwrap();
+    // It moves to the end. Who reads from the beginning now, and leaves in between, has the row without it, and says that it has seen it.
+    server.write("r", "UPDATE foo SET b = 'second' WHERE a = 1").await;
+    server.rooms.restore("r", &backup).await.unwrap();
+    let mut late = Client::connect_with(server.address, "r", 2, ClientOptions::default()).await;
+    late.announce(&[(former, stored)]).await;
+    late.start_streaming().await;
+    assert_eq!(late.gather(2).await, ["1.b='first'", "2.b='x'"]);
+}
+
+#[tokio::test]
+async fn a_room_that_forks_as_it_was_closed_sends_nobody_what_it_has_seen() {
+    let server = Server::start().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    let former = client.server;
+    server.write("r", "INSERT INTO foo VALUES (1, 'x')").await;
+    let seen = last_version(&client.changes().await);
+    server.write("r", "INSERT INTO foo VALUES (2, 'x')").await;
+    server.rooms.fork("r").await.unwrap();
+    let mut client = Client::connect_with(server.address, "r", 2, ClientOptions::default()).await;
+    client.announce(&[(former, seen)]).await;
+    client.start_streaming().await;
+    assert_eq!(cells(&client.changes().await), ["2.b='x'"]);
+}
+
+#[tokio::test]
 async fn what_the_file_has_lost_comes_back_from_a_client_that_has_seen_it() {
     let Restored { server, former, shown, .. } = restored().await;
     let mut reader = Client::connect_with(server.address, "r", 2, ClientOptions::default()).await;

@@ -70,8 +70,8 @@ async fn what_is_no_file_or_not_made_by_the_engine_is_refused_and_nobody_is_dist
         ("CREATE VIEW crsql_sync_sites AS SELECT 1", "the view crsql_sync_sites"),
         ("CREATE INDEX crsql_sync_lineage ON foo (b)", "the index crsql_sync_lineage"),
         (
-            "CREATE TABLE crsql_sync_lineage (generation INTEGER PRIMARY KEY, site_id, db_version);
-             INSERT INTO crsql_sync_lineage VALUES (1, 'short', 'x')",
+            "CREATE TABLE crsql_sync_lineage (generation INTEGER PRIMARY KEY, site_id, db_version, shown);
+             INSERT INTO crsql_sync_lineage VALUES (1, 'short', 'x', 'y')",
             "site_id",
         ),
         ("CREATE TRIGGER t AFTER UPDATE ON crsql_site_id BEGIN DELETE FROM crsql_site_id; END", "the trigger t"),
