@@ -17,7 +17,7 @@ use super::frame::Frame;
 use super::lineage::{Lineage, Stay};
 use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome, Queued};
-use super::{Origin, Parts, RoomName, Surroundings, announced, migration, sites};
+use super::{Origin, Parts, RoomName, Surroundings, announced, migration, sites, yielding};
 use crate::Durability;
 use crate::applied::{AppliedChangeset, Observer};
 use crate::config::SyncConfig;
@@ -457,7 +457,10 @@ fn merge_one(
         return Ok(Outcome::Failed(Error::SiteTaken { room: room.clone() }));
     }
     let overrules = manner == Manner::Overrule || changeset.is_refused;
-    let changes = changeset.changes.iter().map(|change| convert::incoming(change, sender));
+    let changes = changeset.changes.iter().enumerate().map(|(number, change)| {
+        yielding::after_change(number);
+        convert::incoming(change, sender)
+    });
     let merged = merge_within(rights, merge, changes, overrules)?;
     if overrules {
         announced::never_ask_again(tx, changeset.sender)?;

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use rusqlite::Connection;
 use tower_sqlite_sync_wire as wire;
 
-use super::convert;
+use super::{convert, yielding};
 
 /// All that changed in the db_versions `after < v <= upto`, as encoded changes in (db_version, seq) order.
 ///
@@ -53,7 +53,11 @@ impl Frame {
     ) -> crr::Result<Self> {
         let mut frame = FrameBuilder::new(max_bytes);
         let query = crr::ChangesQuery { after, up_to: Some(upto), exclude };
-        crr::Crr::of(conn)?.read_changes(&query, |change| frame.push(&change))?;
+        let mut numbers = 0..;
+        crr::Crr::of(conn)?.read_changes(&query, |change| {
+            numbers.next().inspect(|number| yielding::after_change(*number));
+            frame.push(&change)
+        })?;
         Ok(frame.finish(after, upto))
     }
 

@@ -42,6 +42,7 @@ mod staged;
 mod submit;
 mod watcher;
 mod writer;
+mod yielding;
 
 use std::path::PathBuf;
 use std::pin::pin;
