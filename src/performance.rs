@@ -15,10 +15,13 @@
 //! | 2,000 messages flat out to 500 readers (sent together where they wait together) | 8,720,000/s | 7,600,000/s | 1,000,000/s |
 //! | a new client in a room of 100,000 changes; memory over idle | 0.08 s; 12 MiB | 0.003 s | 0.08 s; 64 MiB |
 //! | the same, 1,000,000 | 0.79 s; 14 MiB | 0.04 s | 0.8 s; 64 MiB |
-//! | 1,000 new rooms with two clients each; memory over idle | 250/s; 249 MiB | 6,470/s; 15 MiB | 600/s; 100 MiB: **missed** |
+//! | 1,000 new rooms with two clients each; memory over idle | 390/s; 181 MiB | 5,960/s; 15 MiB | 600/s; 100 MiB: **missed** |
 //! | 5,000 idle connections in one room, each | 5.9 KiB | 6.9 KiB | 6 KiB |
 //! | 2,000 clients of 100 rooms reconnect at once, lacking half of 1,000 changes | 1.5 s | 0.2 s | 3 s |
-//! | 99 % of small writes in 100 rooms, while another room imports a million: times without | 6.5 (7.5 ms) | 45 (5.7 ms) | 5: **missed** |
+//! | 99 % of small writes in 100 rooms, while another room imports a million: times without | 2.9 (5.6 ms) | 17 (3.4 ms) | 5 |
+//!
+//! The rows of new rooms and of small writes beside an import are from a later day, on which the machine did a third less of everything
+//! else. File systems matter to new rooms: ext4 searches long for places of new files after thousands were deleted in the last minutes.
 //!
 //! The engine alone merges 490,000 to 510,000 changes/s on that machine, and plain SQLite stores 550,000 to 570,000 rows of the same form.
 //!
@@ -26,10 +29,14 @@
 //!
 //! - **A connection that is idle** has its socket, its task and no buffers: they are made when something comes or goes, and let go of. No
 //!   timer fires for it but its heartbeat.
-//! - **A room** is one task and one SQLite connection, with some 250 KiB while it is in use, its two clients' connections counted in. After two seconds without work it lets go of
-//!   its prepared statements and cached pages. Readers' connections are opened when the writer is busy or somebody catches up. A room that
+//! - **A room** is one task and one SQLite connection, with some 250 KiB while it is in use, its two clients' connections counted in. After
+//!   half a second without work it lets go of its prepared statements and cached pages. Readers' connections are opened when the writer is busy or somebody catches up. A room that
 //!   nobody is in is closed after [`room_idle`](crate::SyncConfig::with_room_idle).
-//! - **A new room** is one file that is written whole, and one that is synced, from a copy that was made once for its schema.
+//! - **A new room** is one file that is written whole, and one that is synced, from a copy that was made once for its schema. (A schema's
+//!   own file is left alone for a tenth of a second, the first time, if it was just written: it may not be whole.)
+//! - **A large import** computes on one thread, and lets others have the processor every 64 changes, so that small writes in other rooms
+//!   don't wait for it at each of their steps. There are more threads than processors, and the system alone would let it go on for
+//!   milliseconds.
 //! - **A commit** is one transaction and one sync for all that has come to the room meanwhile: the more clients write, the less each costs.
 //! - **A change that goes out** is read once and encoded once, however many clients get it. Each of them costs a message's head and a
 //!   write to its socket.

@@ -90,13 +90,13 @@ impl ResidentSchema {
 
     /// The same, if its version is the one wanted. One that is not is refused at once: there may be many who want it, every second.
     pub(crate) fn read_version(folder: &Path, wanted: &WantedSchema) -> Result<Self, Error> {
-        Self::read_known_version(folder, wanted)?.with_crrs()
+        let seen = Self::read_known_version(folder, wanted)?;
+        seen.settled(folder, || std::thread::sleep(PAUSE))?.of_version(wanted)?.with_crrs()
     }
 
-    /// The same, of a version that is known to make something to sync.
+    /// The same, of a version that was read before. Its text is whole, and makes something to sync.
     pub(super) fn read_known_version(folder: &Path, wanted: &WantedSchema) -> Result<Self, Error> {
-        let seen = Self::look(folder, wanted.name.clone())?.of_version(wanted)?;
-        seen.settled(folder, || std::thread::sleep(PAUSE))?.of_version(wanted)
+        Self::look(folder, wanted.name.clone())?.of_version(wanted)
     }
 
     /// Reads the file as it is at this moment.

@@ -31,8 +31,8 @@ const BATCH_BYTES: usize = 8 << 20;
 const OWN_BYTES: usize = 1 << 20;
 
 /// How long a writer without work keeps at hand what it had for the last: statements are prepared again in less than a millisecond,
-/// and take some hundred kilobytes.
-const RESTLESS: Duration = Duration::from_secs(2);
+/// and take some hundred kilobytes. A thousand rooms that begin within seconds would otherwise all have theirs.
+const RESTLESS: Duration = Duration::from_millis(500);
 
 /// The most bytes that a queue can count.
 const MAX_WEIGHT: usize = u32::MAX as usize >> 3;
