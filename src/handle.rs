@@ -186,10 +186,10 @@ impl SyncHandle {
     /// closed (1001) and come back. Clients that have seen more than the file has bring it back, and get what is new in the
     /// file. Without this, clients that have seen later db_versions than the file has would miss what is written under the same ones.
     ///
-    /// If the file has all that the room ever had, nobody downloads again what it has seen; nor do, if it is earlier, the clients that
-    /// had seen all. The others get the whole room: who left in the middle of a catch-up may have passed by cells that had been
-    /// written again by then, and are lost there. So do all of them if nobody knows what they may have seen, because the room was not
-    /// closed, or by a server on another folder (the ledger `.sync-ledger` beside the rooms has it).
+    /// Clients that had seen all that the room ever showed download nothing again. The others get the whole room: who left in the
+    /// middle of a catch-up may have passed by cells that had been written again by then, and are lost in this file. So do all of them
+    /// if it isn't certain what was shown. The ledger `.sync-ledger` beside the rooms has that, if it sees for itself that the file is
+    /// an earlier one than the room was when it was closed; don't put an old ledger back together with rooms, but remove it.
     ///
     /// [`restore`](Self::restore) does all of that for a file that is put back. By hand: replace the file while the room is closed (the
     /// server is stopped, or nobody is connected and `room_idle` has passed), remove what SQLite may have left beside the former one

@@ -14,7 +14,7 @@ use tower_sqlite_sync_wire as wire;
 use super::convert;
 use super::follow::Sight;
 use super::frame::Frame;
-use super::lineage::{Lineage, Stay};
+use super::lineage::Lineage;
 use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome, Queued};
 use super::{Origin, Parts, RoomName, Surroundings, announced, migration, sites, yielding};
@@ -408,9 +408,6 @@ impl Commit {
     pub(super) fn finish(&self, conn: &mut Connection) -> rusqlite::Result<()> {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.parts.announced.write(&tx)?;
-        if self.parts.is_in_epoch && self.parts.ending.origin() == Origin::Same {
-            Stay::end(&tx, self.parts.feed.now())?;
-        }
         tx.commit()
     }
 
@@ -419,6 +416,7 @@ impl Commit {
         let Parts { page: Some(page), site, feed, ending, .. } = &self.parts else { return };
         if soundly
             && ending.origin() == Origin::Same
+            && !ending.is_damaged()
             && let Err(error) = page.close(*site, feed.now())
         {
             tracing::warn!(room = %self.room, %error, "it can't be noted that the room was closed");

@@ -272,8 +272,11 @@ impl Ledger {
         let written = self.with(|conn| {
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for (file, (site, version)) in &notes {
-                tx.prepare_cached("UPDATE shown SET shown = max(shown, ?3) WHERE file = ?1 AND site = ?2")?
-                    .execute((&**file, site.as_bytes().as_slice(), version))?;
+                // If it is more than it was closed with, another server has it open.
+                tx.prepare_cached(
+                    "UPDATE shown SET closed = closed AND ?3 <= shown, shown = max(shown, ?3) WHERE file = ?1 AND site = ?2",
+                )?
+                .execute((&**file, site.as_bytes().as_slice(), version))?;
             }
             tx.commit()
         });
@@ -542,6 +545,12 @@ mod tests {
         assert_eq!(page().examine(A, 8).unwrap(), Finding::Known);
         assert_eq!(page().examine(A, 7).unwrap(), Finding::WentBack);
         assert_eq!(page().last_shown(A).unwrap(), Some(8));
+        first.shown(A, 8);
+        first.ledger.write_notes();
+        assert_eq!(page().last_shown(A).unwrap(), Some(8), "it was closed with that");
+        first.shown(A, 9);
+        first.ledger.write_notes();
+        assert_eq!(page().last_shown(A).unwrap(), None, "another server goes on");
         page().reserve(B, 8).unwrap();
         assert_eq!(page().examine(A, 8).unwrap(), Finding::WentBack, "the room has become B");
     }

@@ -29,8 +29,9 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS crsql_sync_lineage (
     shown INTEGER
 )";
 
-/// Where the epoch is kept in which the room was last opened to be written, and the db_version at which it was closed, if it was.
-const EPOCH_TABLE: &str = "CREATE TABLE IF NOT EXISTS crsql_sync_epoch (id INTEGER PRIMARY KEY CHECK (id = 0), epoch BLOB NOT NULL, closed INTEGER)";
+/// Where the epoch is kept in which the room was last opened to be written.
+const EPOCH_TABLE: &str =
+    "CREATE TABLE IF NOT EXISTS crsql_sync_epoch (id INTEGER PRIMARY KEY CHECK (id = 0), epoch BLOB NOT NULL)";
 
 /// How many former sites are remembered. A client that was away for longer downloads everything again.
 const MOST: i64 = 10_000;
@@ -130,37 +131,20 @@ pub(super) fn amend(conn: &Connection, shown: i64) -> rusqlite::Result<()> {
     conn.execute(sql, [shown]).map(drop)
 }
 
-/// The last time that a room was opened to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stay {
-    pub(super) epoch: Epoch,
-    /// The db_version at which it was closed.
-    pub(super) closed: Option<i64>,
+/// The epoch in which the room was last opened to be written, if there was one.
+pub(super) fn epoch(conn: &Connection) -> rusqlite::Result<Option<Epoch>> {
+    if !table_exists(conn, "crsql_sync_epoch")? {
+        return Ok(None);
+    }
+    let epoch = conn.query_row("SELECT epoch FROM crsql_sync_epoch", [], |row| row.get(0)).optional()?;
+    Ok(epoch.map(Epoch::from_bytes))
 }
 
-impl Stay {
-    /// The last one, if there was one.
-    pub(super) fn last(conn: &Connection) -> rusqlite::Result<Option<Self>> {
-        if !table_exists(conn, "crsql_sync_epoch")? {
-            return Ok(None);
-        }
-        conn.query_row("SELECT epoch, closed FROM crsql_sync_epoch", [], |row| {
-            Ok(Self { epoch: Epoch::from_bytes(row.get(0)?), closed: row.get(1)? })
-        })
-        .optional()
-    }
-
-    /// Records that the room is written in `epoch` now.
-    pub(super) fn begin(conn: &Connection, epoch: Epoch) -> rusqlite::Result<()> {
-        conn.execute_batch(EPOCH_TABLE)?;
-        let sql = "INSERT OR REPLACE INTO crsql_sync_epoch VALUES (0, ?1, NULL)";
-        conn.execute(sql, [epoch.as_bytes().as_slice()]).map(drop)
-    }
-
-    /// Records that it is not written any more, and that whoever has the file as it is now has all that was ever shown.
-    pub(super) fn end(conn: &Connection, version: i64) -> rusqlite::Result<()> {
-        conn.execute("UPDATE crsql_sync_epoch SET closed = ?1", [version]).map(drop)
-    }
+/// Records that the room is written in `epoch` now.
+pub(super) fn enter(conn: &Connection, epoch: Epoch) -> rusqlite::Result<()> {
+    conn.execute_batch(EPOCH_TABLE)?;
+    conn.execute("INSERT OR REPLACE INTO crsql_sync_epoch VALUES (0, ?1)", [epoch.as_bytes().as_slice()])?;
+    Ok(())
 }
 
 fn table_exists(conn: &Connection, name: &str) -> rusqlite::Result<bool> {
@@ -254,20 +238,6 @@ mod tests {
             [1, 3, 3],
             "nothing was lost"
         );
-    }
-
-    #[test]
-    fn a_stay_ends_at_a_version_until_the_next_one_begins() {
-        let conn = database();
-        assert_eq!(Stay::last(&conn).unwrap(), None);
-        let epoch = Epoch::from_bytes([7; 16]);
-        Stay::begin(&conn, epoch).unwrap();
-        assert_eq!(Stay::last(&conn).unwrap(), Some(Stay { epoch, closed: None }));
-        Stay::end(&conn, 5).unwrap();
-        assert_eq!(Stay::last(&conn).unwrap(), Some(Stay { epoch, closed: Some(5) }));
-        let epoch = Epoch::from_bytes([8; 16]);
-        Stay::begin(&conn, epoch).unwrap();
-        assert_eq!(Stay::last(&conn).unwrap(), Some(Stay { epoch, closed: None }));
     }
 
     #[test]

@@ -526,7 +526,6 @@ struct Parts {
     file: Option<Arc<OpenFile>>,
     /// `None` where something else tells whether the file went back.
     page: Option<Arc<Page>>,
-    is_in_epoch: bool,
     announced: Arc<Announced>,
     /// `None` if another process writes the room.
     interrupter: Option<Interrupter>,
@@ -541,7 +540,6 @@ impl Parts {
             ending: Arc::new(Ending::new(name.clone())),
             file: opened.file.clone(),
             page: opened.page.clone(),
-            is_in_epoch: opened.is_in_epoch,
             announced: Arc::default(),
             interrupter: None,
         }

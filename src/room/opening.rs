@@ -12,7 +12,7 @@ use super::file::OpenFile;
 use super::follow::Sight;
 use super::founding::{Founders, Founding};
 use super::ledger::{Finding, Page};
-use super::lineage::{self, Lineage, Stay};
+use super::lineage::{self, Lineage};
 use super::schema::{self, ResidentSchema, StoredSchema};
 use super::{Origin, Purpose, RoomName, blocking, convert, migration};
 use crate::config::SyncConfig;
@@ -85,7 +85,7 @@ impl Opening {
             }
         }
         if let Some(epoch) = epoch {
-            Stay::begin(conn, epoch).map_err(sqlite)?;
+            lineage::enter(conn, epoch).map_err(sqlite)?;
         }
         let tx = conn.transaction().map_err(sqlite)?;
         let opened = Opened::look(&tx).map_err(engine)?.ok_or_else(|| Error::NoSuchRoom { room: room.clone() })?;
@@ -97,23 +97,26 @@ impl Opening {
         if let Some(page) = &page {
             page.reserve(opened.site, opened.now).map_err(sqlite)?;
         }
-        Ok(Opened { page: page.map(Arc::new), is_in_epoch: epoch.is_some(), ..opened })
+        Ok(Opened { page: page.map(Arc::new), ..opened })
     }
 }
 
-/// What the file is to the room's clients, and up to where anything was ever shown to them under its site id, if that is certain.
+/// What the file is to the room's clients; and if it is an earlier one, up to where anything was ever shown to them under its site id, as
+/// far as that is certain.
+///
+/// Who only says that a file is an earlier one, or was damaged, may know of what nothing else does: that the ledger went back with it, or
+/// that it was edited. And a file that was copied from another node may be from any moment of its epoch.
 fn find(conn: &Connection, page: Option<&Page>, epoch: Option<Epoch>) -> crr::Result<(Finding, Option<i64>)> {
     let crr = crr::Crr::of(conn)?;
     let (site, version) = (convert::wire_site(crr.site_id()?), crr.stored_db_version()?);
-    if let Some(page) = page {
-        return Ok((page.examine(site, version)?, page.last_shown(site)?));
-    }
-    let (Some(epoch), last) = (epoch, Stay::last(conn)?) else { return Ok((Finding::Known, None)) };
-    match last {
-        Some(last) if last.epoch == epoch => Ok((Finding::Known, last.closed)),
-        // As it was closed, or somebody may have been shown what it lacks.
-        last => Ok((Finding::WentBack, last.and_then(|last| last.closed).filter(|closed| *closed == version))),
-    }
+    Ok(match (page, epoch) {
+        (Some(page), _) => match page.examine(site, version)? {
+            Finding::WentBack => (Finding::WentBack, page.last_shown(site)?),
+            known => (known, None),
+        },
+        (None, Some(_)) if lineage::epoch(conn)? != epoch => (Finding::WentBack, None),
+        _ => (Finding::Known, None),
+    })
 }
 
 /// What is known of a database that was just opened.
@@ -124,15 +127,13 @@ pub(super) struct Opened {
     pub(super) now: i64,
     pub(super) file: Option<Arc<OpenFile>>,
     pub(super) page: Option<Arc<Page>>,
-    /// Whether the file says in which epoch it is written.
-    pub(super) is_in_epoch: bool,
 }
 
 impl Opened {
     /// What a file says at one moment. `None` if no schema was applied yet.
     pub(super) fn look(conn: &Connection) -> crr::Result<Option<Self>> {
         let Some(Sight { site, schema, now }) = Sight::of(conn)? else { return Ok(None) };
-        Ok(Some(Self { site, lineage: Lineage::read(conn)?, schema, now, file: None, page: None, is_in_epoch: false }))
+        Ok(Some(Self { site, lineage: Lineage::read(conn)?, schema, now, file: None, page: None }))
     }
 
     /// The same, with the file that `conn` has open.

@@ -40,7 +40,7 @@ impl Registry {
             Home::Memory => return Err(Error::NoFile { room: name.clone() }),
             Home::Replica { .. } => return Err(Error::NotPrimary { room: name.clone() }),
         };
-        let page = epoch.is_none().then(|| self.page(&path));
+        let home = path.clone();
         let path = blocking(move || Ok(staged::resolved(&path))).await?;
         let timeout = self.config().busy_timeout();
         let staged = {
@@ -48,8 +48,11 @@ impl Registry {
             blocking(move || stage(&name, &from, &path, timeout)).await?
         };
         let install = {
-            let name = name.clone();
-            blocking(move || install(&name, staged, page.as_ref(), &path, timeout))
+            let (name, registry) = (name.clone(), self.clone());
+            blocking(move || {
+                let page = epoch.is_none().then(|| registry.page(&home));
+                install(&name, staged, page.as_ref(), &path, timeout)
+            })
         };
         self.while_closed(name, Close::forked(), install).await??;
         tracing::info!(room = %name, "a file took the place of the room's database");
@@ -144,7 +147,12 @@ fn install(
     if permissions.is_some() {
         give_up(place, patience).map_err(sqlite)?;
     }
-    if let Some(shown) = page.map_or(Ok(None), |page| page.last_shown(fork.former)).map_err(sqlite)? {
+    let shown = page.and_then(|page| {
+        let unread =
+            |error: &_| tracing::warn!(%room, %error, "what was shown is not known: clients get the whole room");
+        page.last_shown(fork.former).inspect_err(unread).unwrap_or_default()
+    });
+    if let Some(shown) = shown {
         let conn = Connection::open(staged.path()).map_err(sqlite)?;
         conn.pragma_update(None, "synchronous", "OFF").map_err(sqlite)?;
         lineage::amend(&conn, shown).map_err(sqlite)?;

@@ -102,24 +102,9 @@ async fn readers_are_muted_and_not_closed_after_a_promotion_and_get_everything()
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_announces_what_it_has_gets_it_from_no_new_primary_again_if_the_one_before_had_ended() {
-    for again in received_again(async |cluster, primary| drop(cluster.terminate(primary).await)).await {
-        assert!(again < 100, "{again} changes for 3 new rows of others");
-    }
-}
-
 /// It may have left in the middle of what it was being sent, and have passed cells that had been written again and are lost there.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_gets_all_that_a_new_primary_has_after_one_that_was_killed() {
-    for again in received_again(async |cluster, primary| cluster.kill(primary)).await {
-        assert!(again > 3 * 200, "{again} changes of three primaries that had 200 rows");
-    }
-}
-
-/// How many changes two clients that have 200 rows of somebody else get while the role of the primary is passed on three times, and they
-/// write a row each time.
-async fn received_again(end: impl AsyncFn(&Cluster, usize)) -> [usize; 2] {
+async fn a_client_gets_all_that_each_new_primary_has_once() {
     let cluster = Cluster::start().await;
     let (author, at_b, at_c) = (cluster.person(1, C), cluster.person(2, B), cluster.person(3, C));
     for _row in 0..200 {
@@ -132,7 +117,7 @@ async fn received_again(end: impl AsyncFn(&Cluster, usize)) -> [usize; 2] {
     }
     let before = [at_b.received().await, at_c.received().await];
     for (primary, next) in [(A, B), (B, C), (C, A)] {
-        end(&cluster, primary).await;
+        cluster.kill(primary);
         cluster.promote(next);
         cluster.start_server(primary).await;
         for person in [&at_b, &at_c] {
@@ -145,7 +130,14 @@ async fn received_again(end: impl AsyncFn(&Cluster, usize)) -> [usize; 2] {
             person.streams().await;
         }
     }
-    [at_b.received().await - before[0], at_c.received().await - before[1]]
+    for (person, before) in [&at_b, &at_c].into_iter().zip(before) {
+        let again = person.received().await - before;
+        assert!(
+            (600..800).contains(&again),
+            "client {} got {again} changes of three primaries that had 200 rows",
+            person.n
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,18 +96,18 @@ async fn a_client_that_left_before_a_cell_that_was_written_again_gets_it_from_th
 }
 
 #[tokio::test]
-async fn a_room_that_forks_as_it_was_closed_sends_nobody_what_it_has_seen() {
+async fn clients_of_a_room_that_forks_although_it_seems_to_have_all_get_everything() {
     let server = Server::start().await;
     let mut client = Client::join(&server, "r", 1).await;
     let former = client.server;
     server.write("r", "INSERT INTO foo VALUES (1, 'x')").await;
     let seen = last_version(&client.changes().await);
-    server.write("r", "INSERT INTO foo VALUES (2, 'x')").await;
+    // The ledger may be as old as the file, and know of nothing that came after it.
     server.rooms.fork("r").await.unwrap();
     let mut client = Client::connect_with(server.address, "r", 2, ClientOptions::default()).await;
     client.announce(&[(former, seen)]).await;
     client.start_streaming().await;
-    assert_eq!(cells(&client.changes().await), ["2.b='x'"]);
+    assert_eq!(cells(&client.changes().await), ["1.b='x'"]);
 }
 
 #[tokio::test]
