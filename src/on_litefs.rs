@@ -74,10 +74,9 @@
 //!
 //! Whenever a server becomes the primary, or starts as it, each room [forks](crate::SyncHandle::fork) before it is served: its copy may be
 //! older than what clients were shown. The database becomes another site, with its lineage recorded in it. A client brings
-//! back what the copy lacks; for that it sends everything it has, once, which costs bandwidth and no conflict. And it gets everything
-//! once, since nobody knows what it had seen of what the copy lacks.
-//! [`fork_uploads`](crate::SyncConfig::fork_uploads) clients a room do so at a time. So a promotion is no
-//! emergency, but nothing to do every minute either.
+//! back what the copy lacks; for that it sends everything it has, once, which costs bandwidth and no conflict.
+//! [`fork_uploads`](crate::SyncConfig::fork_uploads) clients a room do so at a time. And it gets everything once, since nobody knows what
+//! it had seen of what the copy lacks. So a promotion is no emergency, but nothing to do every minute either.
 //!
 //! # What can be lost
 //!

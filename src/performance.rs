@@ -30,8 +30,8 @@
 //! - **A connection that is idle** has its socket, its task and no buffers: they are made when something comes or goes, and let go of. No
 //!   timer fires for it but its heartbeat.
 //! - **A room** is one task and one SQLite connection, with some 250 KiB while it is in use, its two clients' connections counted in. After
-//!   half a second without work it lets go of its prepared statements and cached pages. Readers' connections are opened when the writer is busy or somebody catches up. A room that
-//!   nobody is in is closed after [`room_idle`](crate::SyncConfig::with_room_idle).
+//!   half a second without work it lets go of its prepared statements and cached pages. Readers' connections are opened when the writer is
+//!   busy or somebody catches up. A room that nobody is in is closed after [`room_idle`](crate::SyncConfig::with_room_idle).
 //! - **A new room** is one file that is written whole, and one that is synced, from a copy that was made once for its schema. (A schema's
 //!   own file is left alone for a tenth of a second, the first time, if it was just written: it may not be whole.)
 //! - **A large import** computes on one thread, and lets others have the processor every 64 changes, so that small writes in other rooms

@@ -90,7 +90,7 @@ impl ResidentSchema {
 
     /// The same, if its version is the one wanted. One that is not is refused at once: there may be many who want it, every second.
     pub(crate) fn read_version(folder: &Path, wanted: &WantedSchema) -> Result<Self, Error> {
-        let seen = Self::read_known_version(folder, wanted)?;
+        let seen = Self::look(folder, wanted.name.clone())?.of_version(wanted)?;
         seen.settled(folder, || std::thread::sleep(PAUSE))?.of_version(wanted)?.with_crrs()
     }
 
