@@ -12,7 +12,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tower_sqlite_sync_wire as wire;
 
 use super::convert;
-use super::follow::Sight;
+use super::follow::{Sight, commits_of_others};
 use super::frame::Frame;
 use super::lineage::Lineage;
 use super::schema::ResidentSchema;
@@ -63,11 +63,18 @@ pub(super) struct Commit {
 }
 
 impl Commit {
-    pub(super) fn new(room: &RoomName, config: &SyncConfig, parts: &Parts, surroundings: &Surroundings) -> Self {
+    /// `commits_of_others` is what it was when the database was opened.
+    pub(super) fn new(
+        room: &RoomName,
+        config: &SyncConfig,
+        parts: &Parts,
+        surroundings: &Surroundings,
+        commits_of_others: i64,
+    ) -> Self {
         let (observer, quarantine) = (surroundings.observer.clone(), surroundings.quarantine.clone());
         let meters = surroundings.meters.clone();
         let (max_frame_bytes, busy_timeout) = (config.max_frame_bytes(), config.busy_timeout());
-        let (room, parts, commits_of_others) = (room.clone(), parts.clone(), AtomicI64::new(0));
+        let (room, parts, commits_of_others) = (room.clone(), parts.clone(), AtomicI64::new(commits_of_others));
         let durability = config.durability();
         Self { room, parts, observer, quarantine, meters, max_frame_bytes, busy_timeout, durability, commits_of_others }
     }
@@ -166,6 +173,7 @@ impl Commit {
 
     /// Shows what other processes have committed, once it is durable. False if one of them may be about to commit: look again.
     pub(super) fn look(&self, conn: &mut Connection) -> Result<bool, Error> {
+        self.check_file()?;
         let looked = self.is_nobody_writing(conn).and_then(|is_all| self.follow(conn).map(|()| is_all));
         match looked {
             Err(error) if error.is_busy() => Ok(false),
@@ -499,9 +507,4 @@ fn last_version(tx: Transaction<'_>) -> crr::Result<i64> {
     let now = Crr::of(&tx)?.stored_db_version()?;
     tx.commit()?;
     Ok(now)
-}
-
-/// A number that changes whenever another connection has committed.
-fn commits_of_others(conn: &Connection) -> crr::Result<i64> {
-    Ok(conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
 }

@@ -49,7 +49,14 @@ pub(crate) struct WriteConnection {
     object: Object,
     room: RoomName,
     interrupter: Interrupter,
-    had_damaged_log: bool,
+}
+
+/// The log as the last process has left it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Log {
+    Sound,
+    /// The database may be an earlier one than clients knew.
+    Damaged,
 }
 
 /// Gives up what a room's writer does and has to do, but for closing the database.
@@ -87,24 +94,26 @@ impl std::fmt::Debug for Interrupter {
 }
 
 impl WriteConnection {
-    /// Opens the database, creates it if it is missing, and loads the engine. Whether its file `is_ours` says whether it was made just
-    /// now, so that nothing can be wrong with it.
-    pub(crate) async fn open(
+    /// Opens the database, creates it if it is missing, loads the engine, and has `begin` do what comes first, all on one thread. Whether
+    /// the file `is_ours` says whether it was made just now, so that nothing can be wrong with it.
+    ///
+    /// If `begin` fails, the database is closed, as it should be, before this returns.
+    pub(crate) async fn open<T: Send + 'static>(
         room: &RoomName,
         location: &Location,
         config: &SyncConfig,
         is_ours: bool,
-    ) -> Result<Self, Error> {
+        begin: impl FnOnce(&mut Connection, Log) -> Result<T, Error> + Send + 'static,
+    ) -> Result<(Self, T), Error> {
+        let object = pool(location, 1, None)?.get().await.map_err(|error| pool_error(room, error))?;
         let (busy_timeout, synchronous) = (config.busy_timeout(), config.durability().synchronous());
-        let had_damaged_log = Arc::new(AtomicBool::new(false));
-        let (found, file) = (had_damaged_log.clone(), location.file().map(Path::to_owned));
-        let pool = pool(location, 1, move |conn| {
+        let (name, file) = (room.clone(), location.file().map(Path::to_owned));
+        let prepare = move |conn: &Connection| {
             // Before anything is written.
-            if let Some(file) = &file
-                && !is_ours
-            {
-                found.store(has_damaged_log(conn, file)?, Ordering::Relaxed);
-            }
+            let log = match &file {
+                Some(file) if !is_ours => Log::of(conn, file)?,
+                _ => Log::Sound,
+            };
             conn.busy_timeout(busy_timeout)?;
             if !is_ours {
                 refuse_foreign(conn)?;
@@ -113,18 +122,21 @@ impl WriteConnection {
             conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
             conn.pragma_update(None, "synchronous", synchronous)?;
             // Statement journals of the triggers would otherwise go to files.
-            conn.pragma_update(None, "temp_store", "MEMORY")
-        })?;
-        let object = pool.get().await.map_err(|error| pool_error(room, error))?;
-        let handle = object.interact(|conn| conn.get_interrupt_handle()).await;
-        let interrupter = Interrupter::new(handle.map_err(|error| interact_error(room, &error))?);
-        let had_damaged_log = had_damaged_log.load(Ordering::Relaxed);
-        Ok(Self { object, room: room.clone(), interrupter, had_damaged_log })
-    }
-
-    /// Whether the log was damaged that the last process has left, so that the database may be an earlier one than clients knew.
-    pub(crate) fn had_damaged_log(&self) -> bool {
-        self.had_damaged_log
+            conn.pragma_update(None, "temp_store", "MEMORY")?;
+            crr::load(conn)?;
+            Ok(log)
+        };
+        let begun = object.interact(move |conn| {
+            let log = prepare(conn).map_err(|error| unusable(&name, error))?;
+            let begun = begin(conn, log);
+            if begun.is_err() {
+                // What is wrong with the file may be in the way of closing it properly, too.
+                drop(close(conn));
+            }
+            begun.map(|begun| (begun, conn.get_interrupt_handle()))
+        });
+        let (begun, handle) = begun.await.map_err(|error| interact_error(room, &error))??;
+        Ok((Self { object, room: room.clone(), interrupter: Interrupter::new(handle) }, begun))
     }
 
     /// What gives up the connection's work.
@@ -151,39 +163,45 @@ impl WriteConnection {
         let closing = self.interrupter.closing.clone();
         let closed = self.run(move |conn| {
             closing.store(true, Ordering::Relaxed);
-            let checkpoint = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-            // The pool would close the connection later, on a thread of its own; whoever waits for the room to be closed must
-            // be able to rely on it.
-            let conn = std::mem::replace(conn, Connection::open_in_memory()?);
-            conn.close().map_err(|(_, error)| error)?;
-            checkpoint
+            close(conn)
         });
         closed.await?.map_err(|error| Error::sqlite(&room, error))
     }
 }
 
-/// Looks into the log as the last process has left it.
-fn has_damaged_log(conn: &Connection, file: &Path) -> rusqlite::Result<bool> {
-    conn.busy_timeout(Duration::ZERO)?;
-    if conn.execute_batch("BEGIN IMMEDIATE").is_err() {
-        // A process that is at work has been through the log; other errors come again when the file is used.
-        return Ok(false);
-    }
-    let log = log::path_of(file);
-    let damaged = log::is_damaged(&log);
-    conn.execute_batch("ROLLBACK")?;
-    match damaged {
-        Ok(false) => Ok(false),
-        Ok(true) => {
-            tracing::warn!(
-                log = %log.display(),
-                "the log is damaged: what was written last may be lost; clients are asked for what they have of it"
-            );
-            Ok(true)
+/// Writes the log back and closes the database. The pool would close the connection later, on a thread of its own; whoever waits for the
+/// room to be closed must be able to rely on it.
+fn close(conn: &mut Connection) -> rusqlite::Result<()> {
+    let checkpoint = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    let conn = std::mem::replace(conn, Connection::open_in_memory()?);
+    conn.close().map_err(|(_, error)| error)?;
+    checkpoint
+}
+
+impl Log {
+    /// That of the database file, which `conn` has not read yet.
+    fn of(conn: &Connection, file: &Path) -> rusqlite::Result<Self> {
+        conn.busy_timeout(Duration::ZERO)?;
+        if conn.execute_batch("BEGIN IMMEDIATE").is_err() {
+            // A process that is at work has been through the log; other errors come again when the file is used.
+            return Ok(Self::Sound);
         }
-        Err(error) => {
-            tracing::warn!(log = %log.display(), %error, "the log can't be read");
-            Ok(true)
+        let log = log::path_of(file);
+        let damaged = log::is_damaged(&log);
+        conn.execute_batch("ROLLBACK")?;
+        match damaged {
+            Ok(false) => Ok(Self::Sound),
+            Ok(true) => {
+                tracing::warn!(
+                    log = %log.display(),
+                    "the log is damaged: what was written last may be lost; clients are asked for what they have of it"
+                );
+                Ok(Self::Damaged)
+            }
+            Err(error) => {
+                tracing::warn!(log = %log.display(), %error, "the log can't be read");
+                Ok(Self::Damaged)
+            }
         }
     }
 }
@@ -229,10 +247,22 @@ pub(crate) struct ReadConnections {
 impl ReadConnections {
     /// Prepares to open up to a few connections.
     pub(crate) fn new(room: &RoomName, location: &Location, busy_timeout: Duration) -> Result<Self, Error> {
-        let pool = pool(location, READERS, move |conn| {
-            conn.busy_timeout(busy_timeout)?;
-            conn.pragma_update(None, "query_only", true)
-        })?;
+        let hook = Hook::async_fn(move |object, _| {
+            Box::pin(async move {
+                let prepared = object.interact(move |conn| {
+                    conn.busy_timeout(busy_timeout)?;
+                    conn.pragma_update(None, "query_only", true)?;
+                    crr::load(conn).map(drop)
+                });
+                match prepared.await {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(crr::Error::Sqlite(source))) => Err(HookError::Backend(*source)),
+                    Ok(Err(error)) => Err(HookError::message(error.to_string())),
+                    Err(error) => Err(HookError::message(error.to_string())),
+                }
+            })
+        });
+        let pool = pool(location, READERS, Some(hook))?;
         Ok(Self { pool, room: room.clone(), idle: Arc::new(Semaphore::new(READERS)) })
     }
 
@@ -281,31 +311,24 @@ impl ReadConnections {
     }
 }
 
-fn pool(
-    location: &Location,
-    size: usize,
-    prepare: impl Fn(&Connection) -> rusqlite::Result<()> + Clone + Send + Sync + 'static,
-) -> Result<Pool, Error> {
-    let hook = Hook::async_fn(move |object, _| {
-        let prepare = prepare.clone();
-        Box::pin(async move {
-            let prepared = object.interact(move |conn| {
-                prepare(conn)?;
-                crr::load(conn).map(drop)
-            });
-            match prepared.await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(crr::Error::Sqlite(source))) => Err(HookError::Backend(*source)),
-                Ok(Err(error)) => Err(HookError::message(error.to_string())),
-                Err(error) => Err(HookError::message(error.to_string())),
-            }
-        })
-    });
+fn pool(location: &Location, size: usize, hook: Option<Hook>) -> Result<Pool, Error> {
     let builder = match Config::new(location.path()).builder(Runtime::Tokio1) {
-        Ok(builder) => builder,
+        Ok(builder) => builder.max_size(size),
         Err(never) => match never {},
     };
-    builder.max_size(size).post_create(hook).build().map_err(|_| Error::GoingAway)
+    let builder = match hook {
+        Some(hook) => builder.post_create(hook),
+        None => builder,
+    };
+    builder.build().map_err(|_| Error::GoingAway)
+}
+
+/// What it means that a database can't be prepared.
+fn unusable(room: &RoomName, error: crr::Error) -> Error {
+    match error {
+        crr::Error::Sqlite(source) => Error::sqlite(room, *source),
+        error => Error::Unusable { room: room.clone(), reason: error.to_string().into() },
+    }
 }
 
 fn pool_error(room: &RoomName, error: PoolError) -> Error {

@@ -27,6 +27,8 @@ pub(super) struct Sight {
     pub(super) site: SiteId,
     pub(super) schema: StoredSchema,
     pub(super) now: i64,
+    /// Changes whenever another connection has committed.
+    pub(super) commits_of_others: i64,
 }
 
 impl Sight {
@@ -35,8 +37,13 @@ impl Sight {
         let Some(schema) = StoredSchema::read(conn)? else { return Ok(None) };
         let crr = Crr::of(conn)?;
         let (site, now) = (convert::wire_site(crr.site_id()?), crr.stored_db_version()?);
-        Ok(Some(Self { site, schema, now }))
+        Ok(Some(Self { site, schema, now, commits_of_others: commits_of_others(conn)? }))
     }
+}
+
+/// A number that changes whenever another connection has committed.
+pub(super) fn commits_of_others(conn: &Connection) -> crr::Result<i64> {
+    Ok(conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
 }
 
 impl Parts {

@@ -3,8 +3,7 @@
 //! To have SQLite make a file, run a schema in it and switch its journal takes some ten milliseconds and a dozen syncs. All rooms of
 //! one schema begin alike, so their beginning is made once, in memory, and written as one file, which comes to its place whole.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -41,9 +40,7 @@ impl Founders {
         }
         let Some(bytes) = self.founder(resident).beginning() else { return Ok(Founding::LeftToSqlite) };
         self.swept.get_or_init(|| Staged::sweep(file));
-        let staged = Staged::near(file)?;
-        OpenOptions::new().write(true).create_new(true).open(staged.path())?.write_all(&bytes)?;
-        match staged.settle_first() {
+        match Staged::of(file, &bytes)?.settle_first() {
             Ok(()) => Ok(Founding::Made),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Founding::ByAnother),
             Err(error) => Err(error),

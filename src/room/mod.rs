@@ -47,7 +47,7 @@ mod yielding;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
@@ -120,6 +120,8 @@ pub(crate) struct Room {
     bounds: Bounds,
     max_frame_bytes: usize,
     connections: AtomicUsize,
+    /// The room was made just now, and nobody has written to it.
+    is_blank: AtomicBool,
     meters: Arc<Meters>,
     _open: Up,
 }
@@ -192,54 +194,45 @@ impl Room {
         // Whoever copies what SQLite writes to other nodes would miss a file that comes whole.
         let founders = epoch.is_none().then(|| surroundings.founders.clone());
         let begun = prepare(name, &location, config, purpose, founders).await?;
-        let conn = WriteConnection::open(name, &location, config, matches!(begun, Begun::Now(_))).await?;
-        let resident = begun.into_schema();
-        let origin = match origin {
-            Origin::Same if conn.had_damaged_log() => Origin::Earlier,
-            origin => origin,
+        // Before the file is read, so that nothing is missed in between.
+        let (watch, poll) = (config.watch_files(), config.poll_files());
+        let watched = match &location {
+            Location::File(path) if watch => surroundings.watcher.watch(path),
+            _ => None,
         };
+        let is_ours = matches!(begun, Begun::Now(_));
         let page = match &location {
             Location::File(path) if epoch.is_none() => Some(surroundings.ledgers.page(path, config.durability())),
             _ => None,
         };
-        let opened = {
-            let (config, purpose, location) = (config.clone(), purpose.clone(), location.clone());
-            let opening = Opening { room: name.clone(), config, purpose, origin, epoch, page, resident };
-            let name = name.clone();
-            conn.run(move |conn| {
-                let opened = opening.run(conn)?;
-                match &location {
-                    Location::File(path) => opened.in_file(&name, path, conn),
-                    Location::Memory => Ok(opened),
-                }
-            })
-            .await?
+        let opening = {
+            let (room, config, purpose, resident) = (name.clone(), config.clone(), purpose.clone(), begun.into_schema());
+            Opening { room, config, purpose, origin, epoch, page, resident }
         };
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                // What is wrong with the file may be in the way of closing it properly, too.
-                drop(conn.close().await);
-                return Err(error);
+        let (room, file) = (name.clone(), location.clone());
+        let open = WriteConnection::open(name, &location, config, is_ours, move |conn, log| {
+            let opened = opening.run(conn, log)?;
+            match &file {
+                Location::File(path) => opened.in_file(&room, path, conn),
+                Location::Memory => Ok(opened),
             }
-        };
+        });
+        let (conn, opened) = open.await?;
         let reads = match &location {
             Location::File(_) => Reads::Pool(ReadConnections::new(name, &location, config.busy_timeout())?),
             Location::Memory => Reads::Writer,
         };
         let interrupter = Some(conn.interrupter().clone());
         let parts = Parts { interrupter, ..Parts::new(name, config, &opened) };
-        let (writer, queue) = Writer::new(conn, name, config, &parts, surroundings);
+        let (writer, queue) = Writer::new(conn, name, config, &parts, surroundings, opened.commits_of_others);
         tokio::spawn(writer.run());
-        let (watch, poll) = (config.watch_files(), config.poll_files());
-        if let Location::File(path) = location
-            && (watch || !poll.is_zero())
-        {
-            let watched = if watch { surroundings.watcher.watch(&path) } else { None };
+        if matches!(location, Location::File(_)) && (watch || !poll.is_zero()) {
             let outside = Outside::new(&parts, watched, (watch, poll), queue.clone());
             tokio::spawn(outside.run());
         }
-        Ok(Self::of(name, config, opened, parts, queue, reads, surroundings))
+        let room = Self::of(name, config, opened, parts, queue, reads, surroundings);
+        room.is_blank.store(is_ours, Ordering::Relaxed);
+        Ok(room)
     }
 
     /// Opens the copy of a room that another process writes.
@@ -302,6 +295,7 @@ impl Room {
             bounds: Bounds::new(config),
             max_frame_bytes: config.max_frame_bytes(),
             connections: AtomicUsize::new(0),
+            is_blank: AtomicBool::new(false),
             _open: surroundings.meters.room(),
             meters: surroundings.meters.clone(),
         })
@@ -344,6 +338,7 @@ impl Room {
         match purpose.clone() {
             Purpose::Client(wanted) if stored.is_other_version_of(&wanted) => {
                 let resident = blocking(move || ResidentSchema::read_version(&folder, &wanted)).await?;
+                self.is_blank.store(false, Ordering::Relaxed);
                 self.queue.migrate(resident).await
             }
             Purpose::Client(wanted) => stored.admit(&self.name, &wanted),
@@ -392,7 +387,7 @@ impl Room {
         site == self.parts.site || self.lineage.includes(site)
     }
 
-    /// Runs `job`, which is done at once, in a read transaction. A room that nobody reads otherwise needs no connection for it: the
+    /// Runs a `job` of ours, which is done at once, in a read transaction. A room that nobody reads otherwise needs no connection for it: the
     /// writer's is there, and usually has little to do.
     async fn peek<T: Send + 'static>(
         &self,
@@ -401,7 +396,7 @@ impl Room {
         if let Reads::Pool(connections) = &self.reads
             && self.is_written_here
             && !connections.are_open()
-            && let Ok(result) = timeout(WRITER_PATIENCE, self.queue.read(job.clone())).await
+            && let Ok(result) = timeout(WRITER_PATIENCE, self.queue.peek(job.clone())).await
         {
             return result;
         }
@@ -426,6 +421,7 @@ impl Room {
             drop(changeset.reply.send(Outcome::Failed(error)));
             return Ok(());
         }
+        self.is_blank.store(false, Ordering::Relaxed);
         self.queue.merge(changeset).await
     }
 
@@ -439,12 +435,19 @@ impl Room {
         &self,
         job: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
+        self.is_blank.store(false, Ordering::Relaxed);
         self.queue.write(job).await.inspect_err(|error| self.parts.note(error))
     }
 
     /// Takes note of an error that a job of the application's met.
     pub(crate) fn note(&self, error: &Error) {
         self.parts.note(error);
+    }
+
+    /// Whether the room was made just now and nobody has written to it, so that it knows no site. Another process may have a moment ago,
+    /// which changes nothing that can't be repeated.
+    fn is_blank(&self) -> bool {
+        self.is_blank.load(Ordering::Relaxed) && self.now() == 0
     }
 
     /// Why and when the room's connections must go.

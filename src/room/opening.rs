@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tower_sqlite_sync_wire as wire;
 
-use super::database::Location;
+use super::database::{Location, Log};
 use super::file::OpenFile;
 use super::follow::Sight;
 use super::founding::{Founders, Founding};
@@ -34,8 +34,12 @@ pub(super) struct Opening {
 
 impl Opening {
     /// Forks, creates or migrates the database, as need be. Blocks.
-    pub(super) fn run(self, conn: &mut Connection) -> Result<Opened, Error> {
+    pub(super) fn run(self, conn: &mut Connection, log: Log) -> Result<Opened, Error> {
         let Self { room, config, purpose, origin, epoch, page, resident } = self;
+        let origin = match origin {
+            Origin::Same if log == Log::Damaged => Origin::Earlier,
+            origin => origin,
+        };
         let (room, config, purpose) = (&room, &config, &purpose);
         let sqlite = |error| Error::sqlite(room, error);
         let engine = |error| Error::engine(room, error);
@@ -125,6 +129,7 @@ pub(super) struct Opened {
     pub(super) lineage: Lineage,
     pub(super) schema: StoredSchema,
     pub(super) now: i64,
+    pub(super) commits_of_others: i64,
     pub(super) file: Option<Arc<OpenFile>>,
     pub(super) page: Option<Arc<Page>>,
 }
@@ -132,8 +137,9 @@ pub(super) struct Opened {
 impl Opened {
     /// What a file says at one moment. `None` if no schema was applied yet.
     pub(super) fn look(conn: &Connection) -> crr::Result<Option<Self>> {
-        let Some(Sight { site, schema, now }) = Sight::of(conn)? else { return Ok(None) };
-        Ok(Some(Self { site, lineage: Lineage::read(conn)?, schema, now, file: None, page: None }))
+        let Some(Sight { site, schema, now, commits_of_others }) = Sight::of(conn)? else { return Ok(None) };
+        let lineage = Lineage::read(conn)?;
+        Ok(Some(Self { site, lineage, schema, now, commits_of_others, file: None, page: None }))
     }
 
     /// The same, with the file that `conn` has open.

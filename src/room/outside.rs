@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::watcher::Watched;
 use super::writer::WriterQueue;
-use super::{Parts, blocking};
+use super::Parts;
 use crate::error::Error;
 
 /// The least time between two looks: our own commits are told of, too.
@@ -51,8 +51,12 @@ impl Outside {
     }
 
     async fn look_again_and_again(&mut self) {
-        // At once: what was committed between opening the room and watching its file, nothing tells of.
+        // The first events are those of the room's being opened.
+        sleep(INTERVAL).await;
         loop {
+            if let Some(watched) = &mut self.watched {
+                watched.events.mark_unchanged();
+            }
             match self.look().await {
                 Ok(()) => {}
                 Err(Error::GoingAway) => return,
@@ -90,8 +94,6 @@ impl Outside {
 
     /// Has the writer look until there is no more to come.
     async fn look(&self) -> Result<(), Error> {
-        let parts = self.parts.clone();
-        blocking(move || parts.check_file()).await?;
         let mut delay = RETRIES.0;
         while !self.queue.look().await? {
             sleep(delay).await;

@@ -20,6 +20,11 @@ pub(crate) struct Recollection {
 }
 
 impl Recollection {
+    /// What there is of a site that a room has never heard of.
+    fn none(site: wire::SiteId) -> Self {
+        Self { site, holder: None, position: wire::Position::START, announced: None }
+    }
+
     fn read(conn: &Connection, site: wire::SiteId) -> crr::Result<Self> {
         let position = convert::wire_position(crr::Crr::of(conn)?.position(engine_site(site))?);
         let (holder, announced) = (sites::holder(conn, site)?, announced::known(conn, site)?);
@@ -30,6 +35,9 @@ impl Recollection {
 impl Room {
     /// Reads it, at once for all that it is needed for.
     pub(crate) async fn recall(&self, site: wire::SiteId) -> Result<Recollection, Error> {
+        if self.is_blank() {
+            return Ok(Recollection::none(site));
+        }
         let read = self.peek(move |conn| Recollection::read(conn, site)).await;
         let read = read.and_then(|read| read.map_err(|error| Error::engine(&self.name, error)));
         read.inspect_err(|error| self.parts.note(error))

@@ -1,7 +1,7 @@
 //! Files that come to their place whole or not at all.
 
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +19,8 @@ const ABANDONED: Duration = Duration::from_secs(3_600);
 pub(super) struct Staged {
     path: PathBuf,
     place: PathBuf,
+    /// How the names of files end that may be beside it.
+    beside: &'static [&'static str],
 }
 
 impl Staged {
@@ -39,7 +41,18 @@ impl Staged {
             return Err(io::ErrorKind::InvalidFilename.into());
         }
         let random = getrandom::u64().map_err(io::Error::other)?;
-        Ok(Self { path: place.with_file_name(format!(".{random:016x}{UNFINISHED}")), place: place.to_owned() })
+        let path = place.with_file_name(format!(".{random:016x}{UNFINISHED}"));
+        Ok(Self { path, place: place.to_owned(), beside: &BESIDE })
+    }
+
+    /// A file of these bytes, which outlive a power loss. SQLite is not to open it before it is in its place.
+    pub(super) fn of(place: &Path, bytes: &[u8]) -> io::Result<Self> {
+        let mut staged = Self::near(place)?;
+        staged.beside = &[];
+        let mut file = File::options().write(true).create_new(true).open(&staged.path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        Ok(staged)
     }
 
     /// Where it is being made.
@@ -57,14 +70,12 @@ impl Staged {
         sync_folder(&self.place)
     }
 
-    /// Puts the file in its place, if nothing is there. What it holds outlives a power loss from then on, if its name does: that takes
-    /// a [synced folder](sync_folder).
+    /// Puts the file in its place, if nothing is there. That it is there outlives a power loss once its [folder is synced](sync_folder).
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::AlreadyExists`] if something is there, and others where files can't be linked.
     pub(super) fn settle_first(self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()?;
         fs::hard_link(&self.path, &self.place)
     }
 }
@@ -73,7 +84,7 @@ impl Drop for Staged {
     fn drop(&mut self) {
         // After it has settled, there is nothing. And if it can't be removed, nothing takes it for more than it is.
         drop(fs::remove_file(&self.path));
-        for suffix in BESIDE {
+        for suffix in self.beside {
             drop(fs::remove_file(beside(&self.path, suffix)));
         }
     }

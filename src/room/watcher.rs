@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
@@ -27,8 +28,38 @@ pub(crate) struct Watcher {
 struct Folders {
     /// Made when the first room is opened; `None` inside if the system can't.
     watcher: Option<Option<RecommendedWatcher>>,
-    /// How many open rooms each has.
-    rooms: HashMap<PathBuf, usize>,
+    watched: HashMap<PathBuf, Folder>,
+}
+
+/// A folder that is watched.
+#[derive(Debug, Default)]
+struct Folder {
+    /// How many open rooms it has.
+    rooms: usize,
+    /// Which folder it was when it was last asked for; another one may have come to its place since.
+    identity: Option<Identity>,
+}
+
+/// What no other folder at the same path has: numbers of files are used again, but not at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    inode: u64,
+    created: SystemTime,
+}
+
+impl Identity {
+    /// `None` where that can't be told.
+    #[cfg(unix)]
+    fn of(folder: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = folder.metadata().ok()?;
+        Some(Self { inode: metadata.ino(), created: metadata.created().ok()? })
+    }
+
+    #[cfg(not(unix))]
+    fn of(_: &Path) -> Option<Self> {
+        None
+    }
 }
 
 /// A file that is watched, until this is dropped.
@@ -50,15 +81,21 @@ impl Watcher {
         };
         let (folder, name) = (file.parent()?.to_owned(), file.file_name()?.to_owned());
         let mut folders = locked(&self.folders);
-        let watcher = folders.watcher.get_or_insert_with(|| start(self.files.clone())).as_mut()?;
-        // Watching a folder twice is watching it once.
-        if let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive) {
+        let Folders { watcher, watched } = &mut *folders;
+        let watcher = watcher.get_or_insert_with(|| start(self.files.clone())).as_mut()?;
+        let identity = Identity::of(&folder);
+        // Watching a folder twice is watching it once. But each time, another thread has to answer.
+        if !watched.get(&folder).is_some_and(|known| known.identity.is_some() && known.identity == identity)
+            && let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive)
+        {
             tracing::warn!(folder = %folder.display(), %error, "the folder can't be watched");
             return None;
         }
         // A room that is opened again may be watched before it is no longer watched from the time before.
         let events = locked(&self.files).entry(folder.clone()).or_default().entry(name).or_default().subscribe();
-        *folders.rooms.entry(folder).or_insert(0) += 1;
+        let folder = watched.entry(folder).or_default();
+        folder.rooms += 1;
+        folder.identity = identity;
         Some(Watched { watcher: self.clone(), file, events })
     }
 
@@ -75,10 +112,10 @@ impl Watcher {
         }
         drop(files);
         let mut folders = locked(&self.folders);
-        let Some(rooms) = folders.rooms.get_mut(folder) else { return };
-        *rooms = rooms.saturating_sub(1);
-        if *rooms == 0 {
-            folders.rooms.remove(folder);
+        let Some(known) = folders.watched.get_mut(folder) else { return };
+        known.rooms = known.rooms.saturating_sub(1);
+        if known.rooms == 0 {
+            folders.watched.remove(folder);
             if let Some(Some(watcher)) = &mut folders.watcher {
                 // A folder that is gone is no longer watched.
                 drop(watcher.unwatch(folder));
@@ -161,7 +198,7 @@ mod tests {
         assert!(!two.events.has_changed().unwrap());
         drop((one, two));
         assert!(locked(&watcher.files).is_empty());
-        assert!(locked(&watcher.folders).rooms.is_empty());
+        assert!(locked(&watcher.folders).watched.is_empty());
     }
 
     #[tokio::test]

@@ -227,14 +227,30 @@ impl WriterQueue {
         result.map_err(|source| Error::sqlite(&self.room, source))
     }
 
-    /// Runs `job` on the writer's connection.
+    /// Runs the application's `job`, which may not write, on the writer's connection.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Result<T, Error> {
+        self.run(move |conn| read_only(conn, job)).await
+    }
+
+    /// Runs a `job` of ours, which only reads, on the writer's connection.
+    pub(crate) async fn peek<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        self.run(move |conn| catch_unwind(AssertUnwindSafe(|| in_transaction(conn, job))).ok()).await
+    }
+
+    /// Runs `job` on the writer's connection. It gives `None` if it panicked.
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Connection) -> Option<rusqlite::Result<T>> + Send + 'static,
+    ) -> Result<T, Error> {
         let (send, receive) = oneshot::channel();
         let job = Box::new(move |conn: &mut Connection| {
-            if let Some(result) = read_only(conn, job) {
+            if let Some(result) = job(conn) {
                 drop(send.send(result));
             }
         });
@@ -319,9 +335,10 @@ impl Writer {
         config: &SyncConfig,
         parts: &Parts,
         surroundings: &Surroundings,
+        commits_of_others: i64,
     ) -> (Self, WriterQueue) {
         let (queue, jobs) = WriterQueue::new(room, config, surroundings.queued.clone());
-        let commit = Arc::new(Commit::new(room, config, parts, surroundings));
+        let commit = Arc::new(Commit::new(room, config, parts, surroundings, commits_of_others));
         (Self { conn, jobs, commit, ending: parts.ending.clone() }, queue)
     }
 
@@ -432,15 +449,20 @@ impl Writer {
     }
 }
 
-/// Runs `job` in a read transaction, on a connection that may not write meanwhile. `None` if it panics, which may not take the
-/// room's only writing connection with it.
+/// Runs `job` in a read transaction.
+fn in_transaction<T>(conn: &mut Connection, job: impl FnOnce(&Connection) -> T) -> rusqlite::Result<T> {
+    let tx = conn.transaction()?;
+    let result = job(&tx);
+    tx.finish()?;
+    Ok(result)
+}
+
+/// Runs `job` in a read transaction, on a connection that may not write meanwhile, which has all its statements prepared again. `None` if
+/// it panics, which may not take the room's only writing connection with it.
 fn read_only<T>(conn: &mut Connection, job: impl FnOnce(&Connection) -> T) -> Option<rusqlite::Result<T>> {
     let read = |conn: &mut Connection| {
         conn.pragma_update(None, "query_only", true)?;
-        let tx = conn.transaction()?;
-        let result = job(&tx);
-        tx.finish()?;
-        Ok(result)
+        in_transaction(conn, job)
     };
     let result = catch_unwind(AssertUnwindSafe(|| read(conn))).ok();
     match conn.pragma_update(None, "query_only", false) {
