@@ -63,12 +63,13 @@ pub(crate) fn load(conn: &Connection) -> Result<SharedEngine> {
 
 /// Whether all system tables are there and current. An error if the file is too old.
 fn is_set_up(conn: &Connection) -> Result<bool> {
-    for table in ["crsql_tracked_peers", "crsql_master", "crsql_site_id"] {
-        if !table_exists(conn, table)? {
-            return Ok(false);
-        }
-    }
-    Ok(checked_version(conn)? >= VERSION && has_own_site_id(conn)?)
+    let tables: i64 = conn.query_row(
+        "SELECT count(*) FROM main.sqlite_schema
+         WHERE type = 'table' AND name IN ('crsql_tracked_peers', 'crsql_master', 'crsql_site_id')",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(tables == 3 && checked_version(conn)? >= VERSION && has_own_site_id(conn)?)
 }
 
 fn set_up(conn: &Connection) -> Result<()> {
@@ -91,7 +92,7 @@ fn set_up(conn: &Connection) -> Result<()> {
 
 /// A random id in the layout of a version 4 UUID (RFC 9562 §5.4).
 fn random_site_id(conn: &Connection) -> Result<[u8; 16]> {
-    let mut id: [u8; 16] = conn.query_row("SELECT randomblob(16)", [], |row| row.get(0))?;
+    let mut id: [u8; 16] = conn.prepare_cached("SELECT randomblob(16)")?.query_row([], |row| row.get(0))?;
     let [_, _, _, _, _, _, version, _, variant, ..] = &mut id;
     *version = *version & 0x0f | 0x40;
     *variant = *variant & 0x3f | 0x80;
@@ -121,8 +122,8 @@ impl Engine {
     /// Makes this database another site than it was.
     pub(crate) fn take_new_site_id(&self) -> Result<SiteId> {
         let id = random_site_id(self.db())?;
-        let replaced =
-            self.db().execute("UPDATE main.crsql_site_id SET site_id = ?1 WHERE ordinal = 0", [id.as_slice()])?;
+        let mut replace = self.db().prepare_cached("UPDATE main.crsql_site_id SET site_id = ?1 WHERE ordinal = 0")?;
+        let replaced = replace.execute([id.as_slice()])?;
         if replaced == 0 {
             return Err(NO_SITE_ID);
         }
