@@ -29,6 +29,7 @@
 //! | `max_rooms` | 1000 | from 1 | rooms | open at a time; if all are in use, clients of further rooms are closed with 1013 |
 //! | `rooms_per_second` | 1000 | from 1 | rooms | opened for clients, and as many at once; who would wait more than 5 seconds is closed with 1013 |
 //! | `room_opens` | 16 | from 1 | rooms | being opened at a time; further ones wait their turn, for `queue_wait`, then 1013 |
+//! | `awake_rooms` | 128 | any | rooms | without work at the moment whose databases stay open, at least; of others they are closed until there is some |
 //! | `room_idle` | 60 | 0 – year | seconds | an unused room stays open that long |
 //! | `feed_window_bytes` | 8388608 | any | bytes | encoded changes a room keeps for its live connections |
 //! | `queue_changesets` | 256 | from 1 | messages | waiting for one room's writer |
@@ -135,6 +136,7 @@ struct Settings {
     max_rooms: usize,
     rooms_per_second: u32,
     room_opens: usize,
+    awake_rooms: usize,
     #[serde(with = "seconds")]
     room_idle: Duration,
     feed_window_bytes: usize,
@@ -185,6 +187,7 @@ impl Default for Settings {
             max_rooms: 1_000,
             rooms_per_second: 1000,
             room_opens: 16,
+            awake_rooms: 0,
             room_idle: Duration::from_secs(60),
             feed_window_bytes: 8 << 20,
             queue_changesets: 256,
@@ -345,12 +348,16 @@ impl SyncConfig {
         /// Connections from one address that may end with a refusal (401, 403, 1002 to 1009, 4400) in a second, on average; ten times
         /// as many may at once. Whoever is beyond that is answered 429, before anything is looked up for it.
         address_refusals, with_address_refusals: u32;
-        /// Rooms open at a time. A room takes about five file descriptors.
+        /// Rooms open at a time. A room takes about five file descriptors while it is [awake](Self::awake_rooms).
         max_rooms, with_max_rooms: usize;
         /// Rooms opened for clients in a second, on average; as many may be at once.
         rooms_per_second, with_rooms_per_second: u32;
         /// Rooms being opened at a time.
         room_opens, with_room_opens: usize;
+        /// Rooms whose databases stay open, at least, while nothing happens in them: those in which something happened last. The
+        /// databases of other rooms are closed until there is work. Clients don't notice, but for a millisecond or two. If rooms are
+        /// woken within ten seconds, more stay awake.
+        awake_rooms, with_awake_rooms: usize;
         /// How long a room without connections stays open.
         room_idle, with_room_idle: Duration;
         /// Encoded changes that a room keeps for its live connections, in bytes. A connection that falls behind

@@ -101,6 +101,11 @@ impl Announced {
         Ok(unwritten)
     }
 
+    /// Whether there is anything to [write](Self::write).
+    pub(super) fn has_unwritten(&self) -> bool {
+        self.locked().values().any(|note| !note.written)
+    }
+
     /// What was written is committed.
     pub(super) fn written(&self, written: &[(SiteId, i64)]) {
         let mut notes = self.locked();

@@ -23,16 +23,18 @@ impl Registry {
             Home::File { path, .. } | Home::Replica { path, .. } => Some(path),
         };
         let (name, timeout) = (name.clone(), self.config().busy_timeout());
+        let open = self.open_rooms();
+        let open: Vec<PathBuf> = open.iter().filter_map(|room| room.file().map(Path::to_owned)).collect();
         match path {
             // A connection of its own: those of the room are for its clients.
             Some(path) => {
                 blocking(move || {
                     let conn = open_to_read(&path, timeout).map_err(|error| Error::sqlite(&name, error))?;
-                    back_up(&name, &conn, Some(&path), &to)
+                    back_up(&name, &conn, Some(&path), &to, &open)
                 })
                 .await
             }
-            None => room.read(move |conn| back_up(&name, conn, None, &to)).await?,
+            None => room.read(move |conn| back_up(&name, conn, None, &to, &open)).await?,
         }
     }
 }
@@ -44,12 +46,21 @@ pub(super) fn open_to_read(path: &Path, busy_timeout: Duration) -> rusqlite::Res
     Ok(conn)
 }
 
-fn back_up(room: &RoomName, from: &Connection, file: Option<&Path>, to: &Path) -> Result<(), Error> {
+/// Backs up the room, which is in `file`, while these rooms' files are `open`.
+fn back_up(
+    room: &RoomName,
+    from: &Connection,
+    file: Option<&Path>,
+    to: &Path,
+    open: &[PathBuf],
+) -> Result<(), Error> {
     let io = |action| move |source| Error::Io { room: room.clone(), action, source };
     let to = &staged::resolved(to);
     // Its log would be taken for that of the backup, and whoever has it open would write into nowhere.
     let in_use = |suffix| staged::beside(to, suffix).exists();
-    if file.is_some_and(|file| is_same_file(file, to)) || in_use("-wal") || in_use("-journal") {
+    // Those of rooms that sleep have no log.
+    let is_open = file.into_iter().chain(open.iter().map(PathBuf::as_path)).any(|file| is_same_file(file, to));
+    if is_open || in_use("-wal") || in_use("-journal") {
         let source = io::ErrorKind::AlreadyExists.into();
         return Err(io("a backup can't take the place of a database that is in use")(source));
     }

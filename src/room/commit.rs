@@ -12,11 +12,13 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tower_sqlite_sync_wire as wire;
 
 use super::convert;
+use super::database::Log;
 use super::follow::{Sight, commits_of_others};
 use super::frame::Frame;
 use super::lineage::Lineage;
 use super::schema::ResidentSchema;
-use super::writer::{Applied, Changeset, Outcome, Queued};
+use super::queue::Queued;
+use super::writer::{Applied, Changeset, Outcome};
 use super::{Origin, Parts, RoomName, Surroundings, announced, migration, sites, yielding};
 use crate::Durability;
 use crate::applied::{AppliedChangeset, Observer};
@@ -27,6 +29,9 @@ use crate::grant::Refuse;
 use crate::meters::Meters;
 use crate::primary::Rights;
 use crate::quarantine::Quarantine;
+
+/// No count of commits.
+const UNKNOWN: i64 = -1;
 
 /// A transaction of the application.
 pub(super) type WriteJob = Box<dyn FnOnce(&Transaction<'_>) -> Verdict + Send>;
@@ -199,6 +204,11 @@ impl Commit {
     /// Whether other processes have committed since this was last [followed](Self::follow); in a transaction, before it began.
     fn have_others_committed(&self, conn: &Connection) -> crr::Result<bool> {
         Ok(commits_of_others(conn)? != self.commits_of_others.load(Ordering::Relaxed))
+    }
+
+    /// Whether all that other processes have committed until now was [followed](Self::follow).
+    pub(super) fn has_followed(&self, conn: &Connection) -> bool {
+        matches!(self.have_others_committed(conn), Ok(false))
     }
 
     /// Takes over what other processes have committed, and shows it once it is durable.
@@ -412,11 +422,44 @@ impl Commit {
         forget(conn).map_err(|error| Error::engine(&self.room, error))
     }
 
+    /// The room's name.
+    pub(super) fn room(&self) -> &RoomName {
+        &self.room
+    }
+
+    /// Takes over what has become of the file of a room that slept.
+    pub(super) fn woken(&self, conn: &mut Connection, log: Log) -> Result<(), Error> {
+        if log == Log::Damaged {
+            // By another process, which can't have had it open for long.
+            return Err(Error::FileReplaced { room: self.room.clone() });
+        }
+        if let Some(file) = &self.parts.file {
+            file.check_reader(conn)?;
+        }
+        self.commits_of_others.store(UNKNOWN, Ordering::Relaxed);
+        self.follow(conn).map_err(|error| Error::engine(&self.room, error))
+    }
+
+    /// Whether there is something to [finish](Self::finish) with.
+    pub(super) fn has_to_finish(&self) -> bool {
+        self.parts.announced.has_unwritten()
+    }
+
     /// The last commit, before the database is closed.
-    pub(super) fn finish(&self, conn: &mut Connection) -> rusqlite::Result<()> {
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        self.parts.announced.write(&tx)?;
-        tx.commit()
+    pub(super) fn finish(&self, conn: &mut Connection) {
+        if !self.has_to_finish() {
+            return;
+        }
+        let finish = |conn: &mut Connection| -> rusqlite::Result<()> {
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let written = self.parts.announced.write(&tx)?;
+            tx.commit()?;
+            self.parts.announced.written(&written);
+            Ok(())
+        };
+        if let Err(error) = finish(conn) {
+            tracing::warn!(room = %self.room, %error, "what sites have announced is not written");
+        }
     }
 
     /// Notes in the ledger that the database is closed, and whether as it should be. Blocks.

@@ -1,16 +1,18 @@
-//! A room's connections: one that writes and a few that read, from deadpool-sqlite, with their pragmas.
+//! A room's connections: one that writes, and a few that read, from deadpool-sqlite; with their pragmas.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_sqlite::{Config, Hook, HookError, InteractError, Object, Pool, PoolError, Runtime};
-use rusqlite::{Connection, InterruptHandle, OptionalExtension};
+use rusqlite::{Connection, InterruptHandle, OpenFlags, OptionalExtension};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::file::OpenFile;
 use super::{RoomName, log};
+use crate::Durability;
 use crate::config::SyncConfig;
 use crate::error::Error;
 
@@ -43,12 +45,38 @@ impl Location {
     }
 }
 
-/// The connection that writes a room. There is one, for as long as the room is open.
+/// The connection that writes a room. There is one at a time, for as long as the room is open and awake.
 #[derive(Debug)]
 pub(crate) struct WriteConnection {
-    object: Object,
+    /// Empty once it is closed.
+    conn: Arc<Mutex<Option<Connection>>>,
     room: RoomName,
     interrupter: Interrupter,
+}
+
+/// How a room's database is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WriteOptions {
+    busy_timeout: Duration,
+    durability: Durability,
+}
+
+impl WriteOptions {
+    /// As `config` says.
+    pub(crate) fn of(config: &SyncConfig) -> Self {
+        Self { busy_timeout: config.busy_timeout(), durability: config.durability() }
+    }
+}
+
+/// What is expected to be where a room's database is.
+#[derive(Debug, Clone)]
+pub(crate) enum Expected {
+    /// A database, or nothing: then one is created.
+    Anything,
+    /// A file that was made just now, so that nothing can be wrong with it.
+    Ours,
+    /// This file.
+    Known(Arc<OpenFile>),
 }
 
 /// The log as the last process has left it.
@@ -60,24 +88,23 @@ pub(crate) enum Log {
 }
 
 /// Gives up what a room's writer does and has to do, but for closing the database.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Interrupter {
-    handle: Arc<InterruptHandle>,
+    /// Of the connection that is open, or was last.
+    handle: Arc<Mutex<Option<InterruptHandle>>>,
     given_up: Arc<AtomicBool>,
     closing: Arc<AtomicBool>,
 }
 
 impl Interrupter {
-    fn new(handle: InterruptHandle) -> Self {
-        Self { handle: Arc::new(handle), given_up: Arc::default(), closing: Arc::default() }
-    }
-
     /// Gives up. A statement that runs now fails; between two statements this does nothing, so call it again until the
     /// database is closed.
     pub(crate) fn interrupt(&self) {
         self.given_up.store(true, Ordering::Relaxed);
-        if !self.closing.load(Ordering::Relaxed) {
-            self.handle.interrupt();
+        if !self.closing.load(Ordering::Relaxed)
+            && let Some(handle) = &*locked(&self.handle)
+        {
+            handle.interrupt();
         }
     }
 
@@ -85,6 +112,21 @@ impl Interrupter {
     pub(crate) fn has_given_up(&self) -> bool {
         self.given_up.load(Ordering::Relaxed)
     }
+
+    /// A connection was opened, which this interrupts from now on.
+    fn opened(&self, conn: &Connection) {
+        *locked(&self.handle) = Some(conn.get_interrupt_handle());
+        self.closing.store(false, Ordering::Relaxed);
+    }
+
+    /// The connection is being closed, which must not be interrupted.
+    pub(super) fn closing(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for Interrupter {
@@ -94,49 +136,65 @@ impl std::fmt::Debug for Interrupter {
 }
 
 impl WriteConnection {
-    /// Opens the database, creates it if it is missing, loads the engine, and has `begin` do what comes first, all on one thread. Whether
-    /// the file `is_ours` says whether it was made just now, so that nothing can be wrong with it.
+    /// Opens the database, loads the engine, and has `begin` do what comes first.
     ///
     /// If `begin` fails, the database is closed, as it should be, before this returns.
     pub(crate) async fn open<T: Send + 'static>(
         room: &RoomName,
         location: &Location,
-        config: &SyncConfig,
-        is_ours: bool,
+        options: WriteOptions,
+        expected: Expected,
+        interrupter: Interrupter,
         begin: impl FnOnce(&mut Connection, Log) -> Result<T, Error> + Send + 'static,
     ) -> Result<(Self, T), Error> {
-        let object = pool(location, 1, None)?.get().await.map_err(|error| pool_error(room, error))?;
-        let (busy_timeout, synchronous) = (config.busy_timeout(), config.durability().synchronous());
-        let (name, file) = (room.clone(), location.file().map(Path::to_owned));
-        let prepare = move |conn: &Connection| {
+        let (name, location) = (room.clone(), location.clone());
+        let known = match &expected {
+            Expected::Known(file) => Some(file.clone()),
+            Expected::Anything | Expected::Ours => None,
+        };
+        let prepare = move || {
+            let create = match expected {
+                Expected::Anything | Expected::Ours => OpenFlags::SQLITE_OPEN_CREATE,
+                Expected::Known(_) => OpenFlags::empty(),
+            };
+            let flags = OpenFlags::default() & !OpenFlags::SQLITE_OPEN_CREATE | create;
+            let conn = Connection::open_with_flags(location.path(), flags)?;
+            let is_ours = matches!(expected, Expected::Ours);
             // Before anything is written.
-            let log = match &file {
-                Some(file) if !is_ours => Log::of(conn, file)?,
+            let log = match location.file() {
+                Some(file) if !is_ours => Log::of(&conn, file)?,
                 _ => Log::Sound,
             };
-            conn.busy_timeout(busy_timeout)?;
+            conn.busy_timeout(options.busy_timeout)?;
             if !is_ours {
-                refuse_foreign(conn)?;
+                refuse_foreign(&conn)?;
             }
             // The journal mode answers with a row; a memory database answers that it has its own.
             conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-            conn.pragma_update(None, "synchronous", synchronous)?;
+            conn.pragma_update(None, "synchronous", options.durability.synchronous())?;
             // Statement journals of the triggers would otherwise go to files.
             conn.pragma_update(None, "temp_store", "MEMORY")?;
-            crr::load(conn)?;
-            Ok(log)
+            crr::load(&conn)?;
+            Ok((conn, log))
         };
-        let begun = object.interact(move |conn| {
-            let log = prepare(conn).map_err(|error| unusable(&name, error))?;
-            let begun = begin(conn, log);
-            if begun.is_err() {
-                // What is wrong with the file may be in the way of closing it properly, too.
-                drop(close(conn));
+        let opening = interrupter.clone();
+        let opened = on_a_thread(room, move || {
+            if let Some(file) = known {
+                file.check()?;
             }
-            begun.map(|begun| (begun, conn.get_interrupt_handle()))
+            let (mut conn, log) = prepare().map_err(|error| unusable(&name, error))?;
+            opening.opened(&conn);
+            match begin(&mut conn, log) {
+                Ok(begun) => Ok((conn, begun)),
+                Err(error) => {
+                    // What is wrong with the file may be in the way of closing it properly, too.
+                    drop(close(conn));
+                    Err(error)
+                }
+            }
         });
-        let (begun, handle) = begun.await.map_err(|error| interact_error(room, &error))??;
-        Ok((Self { object, room: room.clone(), interrupter: Interrupter::new(handle) }, begun))
+        let (conn, begun) = opened.await??;
+        Ok((Self { conn: Arc::new(Mutex::new(Some(conn))), room: room.clone(), interrupter }, begun))
     }
 
     /// What gives up the connection's work.
@@ -149,33 +207,57 @@ impl WriteConnection {
         &self.room
     }
 
-    /// Runs `job` on a thread that may block. A job that panics loses the connection.
+    /// Runs `job` on a thread that may block. After one that panics, the connection is good for nothing but being closed.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Connection) -> T + Send + 'static,
     ) -> Result<T, Error> {
-        self.object.interact(job).await.map_err(|error| interact_error(&self.room, &error))
+        let conn = self.conn.clone();
+        on_a_thread(&self.room, move || locked(&conn).as_mut().map(job)).await?.ok_or(Error::GoingAway)
     }
 
-    /// Writes the log back into the database file and closes it, here and now.
-    pub(crate) async fn close(self) -> Result<(), Error> {
-        let room = self.room.clone();
-        let closing = self.interrupter.closing.clone();
-        let closed = self.run(move |conn| {
-            closing.store(true, Ordering::Relaxed);
-            close(conn)
-        });
-        closed.await?.map_err(|error| Error::sqlite(&room, error))
+    /// Has `end` bring the connection to its end, as it should be: whoever waits for that must be able to rely on it.
+    pub(crate) async fn end<T: Send + 'static>(
+        self,
+        end: impl FnOnce(Connection, &Interrupter) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (conn, interrupter) = (self.conn.clone(), self.interrupter.clone());
+        let ended = on_a_thread(&self.room, move || locked(&conn).take().map(|conn| end(conn, &interrupter)));
+        ended.await?.ok_or(Error::GoingAway)
     }
 }
 
-/// Writes the log back and closes the database. The pool would close the connection later, on a thread of its own; whoever waits for the
-/// room to be closed must be able to rely on it.
-fn close(conn: &mut Connection) -> rusqlite::Result<()> {
-    let checkpoint = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-    let conn = std::mem::replace(conn, Connection::open_in_memory()?);
+impl Drop for WriteConnection {
+    fn drop(&mut self) {
+        // A job may be at work with it, and closing blocks. Outside of a runtime nobody minds.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let conn = self.conn.clone();
+            drop(runtime.spawn_blocking(move || drop(locked(&conn).take())));
+        }
+    }
+}
+
+/// Runs what blocks.
+async fn on_a_thread<T: Send + 'static>(
+    room: &RoomName,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| match error.is_panic() {
+        true => Error::Panicked { room: room.clone() },
+        false => Error::GoingAway,
+    })
+}
+
+/// Writes the log back into the database and closes it.
+pub(super) fn close(conn: Connection) -> rusqlite::Result<()> {
+    let written = write_back(&conn);
     conn.close().map_err(|(_, error)| error)?;
-    checkpoint
+    written
+}
+
+/// Writes the log back into the database and empties it, if nobody else is at it.
+pub(super) fn write_back(conn: &Connection) -> rusqlite::Result<()> {
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 impl Log {
@@ -262,7 +344,11 @@ impl ReadConnections {
                 }
             })
         });
-        let pool = pool(location, READERS, Some(hook))?;
+        let config = match Config::new(location.path()).builder(Runtime::Tokio1) {
+            Ok(config) => config,
+            Err(never) => match never {},
+        };
+        let pool = config.max_size(READERS).post_create(hook).build().map_err(|_| Error::GoingAway)?;
         Ok(Self { pool, room: room.clone(), idle: Arc::new(Semaphore::new(READERS)) })
     }
 
@@ -291,6 +377,14 @@ impl ReadConnections {
         self.pool.status().size > 0
     }
 
+    /// Closes the connections. False if one of them is at work; others may be closed then, or not.
+    pub(crate) async fn rest(&self) -> bool {
+        let all = u32::try_from(READERS).unwrap_or(u32::MAX);
+        let Ok(_all) = self.idle.try_acquire_many(all) else { return false };
+        self.close_idle().await;
+        true
+    }
+
     /// Lets no further job in, and closes the connections once their jobs have ended. One that takes long is not waited for; its
     /// connection is closed when it ends.
     pub(crate) async fn close(&self) {
@@ -298,29 +392,22 @@ impl ReadConnections {
         let ended = timeout(READS_END, self.idle.acquire_many(all)).await;
         self.idle.close();
         if let Ok(Ok(_all)) = ended {
-            while self.pool.status().available > 0
-                && let Ok(object) = self.pool.get().await
-            {
-                // As with the writer's, here and now.
-                let closed = object.interact(|conn| Connection::open_in_memory().map(|empty| *conn = empty));
-                drop(closed.await);
-                drop(Object::take(object));
-            }
+            self.close_idle().await;
         }
         self.pool.close();
     }
-}
 
-fn pool(location: &Location, size: usize, hook: Option<Hook>) -> Result<Pool, Error> {
-    let builder = match Config::new(location.path()).builder(Runtime::Tokio1) {
-        Ok(builder) => builder.max_size(size),
-        Err(never) => match never {},
-    };
-    let builder = match hook {
-        Some(hook) => builder.post_create(hook),
-        None => builder,
-    };
-    builder.build().map_err(|_| Error::GoingAway)
+    /// Closes those that are open, while no job has one.
+    async fn close_idle(&self) {
+        while self.pool.status().available > 0
+            && let Ok(object) = self.pool.get().await
+        {
+            // As with the writer's, here and now. The pool would do it later, on a thread of its own.
+            let closed = object.interact(|conn| Connection::open_in_memory().map(|empty| *conn = empty));
+            drop(closed.await);
+            drop(Object::take(object));
+        }
+    }
 }
 
 /// What it means that a database can't be prepared.

@@ -1,6 +1,7 @@
 //! The file that a room's database is in, told from another one that takes its place while the room is open.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rusqlite::Connection;
 
@@ -51,19 +52,25 @@ impl OpenFile {
 
 /// What tells a file from another one at its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity(u64, u64);
+struct Identity {
+    device: u64,
+    inode: u64,
+    /// Where the file system knows: numbers of files are used again.
+    created: Option<SystemTime>,
+}
 
 impl Identity {
     #[cfg(unix)]
     fn of(path: &Path) -> std::io::Result<Self> {
         use std::os::unix::fs::MetadataExt;
-        path.metadata().map(|metadata| Self(metadata.dev(), metadata.ino()))
+        let metadata = path.metadata()?;
+        Ok(Self { device: metadata.dev(), inode: metadata.ino(), created: metadata.created().ok() })
     }
 
     /// Elsewhere, an open file can't be replaced.
     #[cfg(not(unix))]
     fn of(path: &Path) -> std::io::Result<Self> {
-        path.metadata().map(|_| Self(0, 0))
+        path.metadata().map(|_| Self { device: 0, inode: 0, created: None })
     }
 }
 

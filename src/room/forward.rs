@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep};
 
 use super::convert::{engine_position, engine_site, wire_position};
 use super::follow::Follower;
-use super::writer::{Applied, Changeset, Job, Jobs, Outcome, Queued};
+use super::queue::{Job, Jobs, Queued};
+use super::writer::{Applied, Changeset, Outcome};
 use super::{Ending, RoomName};
 use crate::error::Error;
 use crate::primary::{self, Opening, Primary, PrimaryFuture, Verdict};
@@ -75,7 +76,7 @@ impl Forwarder {
                 // Positions are the primary's.
                 Job::Forget(_, done) => drop(done.send(Ok(()))),
                 // Replicas read through connections of their own.
-                Job::Read(_) => {}
+                Job::Read(_) | Job::Stir => {}
                 Job::Migrate(resident, done) => {
                     let stamp = resident.stamp();
                     let opened = open(&self.room, &*self.primary, &stamp, self.patience).await;

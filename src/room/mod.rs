@@ -9,6 +9,7 @@
 
 mod announced;
 mod arrival;
+mod awake;
 mod backup;
 mod bounds;
 mod commit;
@@ -30,6 +31,7 @@ mod migration;
 mod name;
 mod opening;
 mod outside;
+mod queue;
 mod reading;
 mod recollection;
 mod refused_schemas;
@@ -44,7 +46,7 @@ mod watcher;
 mod writer;
 mod yielding;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -72,8 +74,10 @@ pub(crate) use self::writer::{Applied, Changeset, Outcome};
 
 use self::announced::Announced;
 use self::arrival::Arrival;
+use self::awake::Awake;
 use self::bounds::Bounds;
-use self::database::{Interrupter, Location, ReadConnections, WriteConnection};
+use self::commit::Commit;
+use self::database::{Expected, Interrupter, Location, ReadConnections, WriteConnection, WriteOptions};
 use self::feed::Feed;
 use self::file::OpenFile;
 use self::follow::Follower;
@@ -85,7 +89,8 @@ use self::opening::{Begun, Opened, Opening, prepare};
 use self::outside::Outside;
 use self::schema::{ResidentSchema, StoredSchema};
 use self::watcher::Watcher;
-use self::writer::{QueueBytes, Writer, WriterQueue};
+use self::queue::{QueueBytes, WriterQueue};
+use self::writer::{Bed, Writer};
 use crate::applied::Observer;
 use crate::config::SyncConfig;
 use crate::connection::Close;
@@ -138,6 +143,7 @@ pub(crate) struct Surroundings {
     pub(crate) meters: Arc<Meters>,
     ledgers: Ledgers,
     queued: QueueBytes,
+    awake: Arc<Awake>,
 }
 
 impl Surroundings {
@@ -150,6 +156,7 @@ impl Surroundings {
             meters: Meters::new(),
             ledgers: Ledgers::default(),
             queued: QueueBytes::new(config.queues_bytes()),
+            awake: Arc::new(Awake::new(config.awake_rooms())),
         }
     }
 }
@@ -201,6 +208,7 @@ impl Room {
             _ => None,
         };
         let is_ours = matches!(begun, Begun::Now(_));
+        let expected = if is_ours { Expected::Ours } else { Expected::Anything };
         let page = match &location {
             Location::File(path) if epoch.is_none() => Some(surroundings.ledgers.page(path, config.durability())),
             _ => None,
@@ -210,22 +218,35 @@ impl Room {
             Opening { room, config, purpose, origin, epoch, page, resident }
         };
         let (room, file) = (name.clone(), location.clone());
-        let open = WriteConnection::open(name, &location, config, is_ours, move |conn, log| {
+        let begin = move |conn: &mut Connection, log| {
             let opened = opening.run(conn, log)?;
             match &file {
                 Location::File(path) => opened.in_file(&room, path, conn),
                 Location::Memory => Ok(opened),
             }
-        });
-        let (conn, opened) = open.await?;
+        };
+        let (options, interrupter) = (WriteOptions::of(config), Interrupter::default());
+        let (conn, opened) = WriteConnection::open(name, &location, options, expected, interrupter, begin).await?;
         let reads = match &location {
             Location::File(_) => Reads::Pool(ReadConnections::new(name, &location, config.busy_timeout())?),
             Location::Memory => Reads::Writer,
         };
         let interrupter = Some(conn.interrupter().clone());
         let parts = Parts { interrupter, ..Parts::new(name, config, &opened) };
-        let (writer, queue) = Writer::new(conn, name, config, &parts, surroundings, opened.commits_of_others);
-        tokio::spawn(writer.run());
+        let (queue, jobs) = WriterQueue::new(name, config, surroundings.queued.clone());
+        let commit = Commit::new(name, config, &parts, surroundings, opened.commits_of_others);
+        let bed = match (&location, &reads) {
+            // Who copies what SQLite writes to other nodes knows what to make of an open database, and less of one that comes and goes.
+            (Location::File(_), Reads::Pool(readers)) if epoch.is_none() => parts.file.clone().map(|file| Bed {
+                awake: surroundings.awake.clone(),
+                file,
+                readers: readers.clone(),
+                interrupter: conn.interrupter().clone(),
+                options: WriteOptions::of(config),
+            }),
+            _ => None,
+        };
+        tokio::spawn(Writer::new(name, conn, jobs, commit, parts.ending.clone(), bed).run());
         if matches!(location, Location::File(_)) && (watch || !poll.is_zero()) {
             let outside = Outside::new(&parts, watched, (watch, poll), queue.clone());
             tokio::spawn(outside.run());
@@ -326,6 +347,11 @@ impl Room {
         self.uploads.clone()
     }
 
+    /// The file that the room is in, as long as it is this process that writes it.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.parts.file.as_ref().map(|file| file.path())
+    }
+
     /// Whether the room outlives its being open.
     pub(crate) fn is_file(&self) -> bool {
         matches!(self.reads, Reads::Pool(_))
@@ -409,7 +435,10 @@ impl Room {
         job: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Result<T, Error> {
         match &self.reads {
-            Reads::Pool(connections) => connections.run(job).await,
+            Reads::Pool(connections) => {
+                self.queue.stir();
+                connections.run(job).await
+            }
             Reads::Writer => self.queue.read(job).await,
         }
     }

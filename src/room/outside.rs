@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::watcher::Watched;
-use super::writer::WriterQueue;
+use super::queue::WriterQueue;
 use super::Parts;
 use crate::error::Error;
 

@@ -4,38 +4,27 @@
 //! has from its sender: the position is read inside the transaction that moves it. So nothing that follows a changeset that
 //! failed can move the position over it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use rusqlite::Connection;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tower_sqlite_sync_wire as wire;
 
-use super::commit::{Commit, Verdict, WriteJob};
-use super::database::WriteConnection;
-use super::schema::ResidentSchema;
-use super::{Ending, Parts, RoomName, Surroundings};
-use crate::config::SyncConfig;
+use super::awake::{Awake, Stamp};
+use super::commit::Commit;
+use super::database::{self, Expected, Interrupter, Location, ReadConnections, WriteConnection, WriteOptions};
+use super::file::OpenFile;
+use super::queue::{Job, Jobs};
+use super::{Ending, RoomName};
 use crate::error::Error;
 use crate::primary::Rights;
-
-/// Bytes of changesets that one transaction takes before what is left waits for the next: a bound on how long a small write waits
-/// behind large ones.
-const BATCH_BYTES: usize = 8 << 20;
-
-/// Bytes of changesets that each room may have queued however much the others have, so that a busy room doesn't keep a quiet one
-/// waiting.
-const OWN_BYTES: usize = 1 << 20;
 
 /// How long a writer without work keeps at hand what it had for the last: statements are prepared again in less than a millisecond,
 /// and take some hundred kilobytes. A thousand rooms that begin within seconds would otherwise all have theirs.
 const RESTLESS: Duration = Duration::from_millis(500);
-
-/// The most bytes that a queue can count.
-const MAX_WEIGHT: usize = u32::MAX as usize >> 3;
 
 /// Changes of one client, on their way into the database.
 #[derive(Debug)]
@@ -87,259 +76,55 @@ pub(crate) struct Applied {
     pub(crate) db_version: i64,
 }
 
-/// Work for the writer, in the order in which it came.
-pub(super) enum Job {
-    Changeset(Queued),
-    /// A transaction of the application.
-    Write(WriteJob, oneshot::Sender<Result<(), Error>>),
-    /// A read; memory rooms have no other connection to read from.
-    Read(Box<dyn FnOnce(&mut Connection) + Send>),
-    /// Look for what other processes have written; answers whether none of them is about to commit.
-    Look(oneshot::Sender<Result<bool, Error>>),
-    Migrate(ResidentSchema, oneshot::Sender<Result<(), Error>>),
-    /// Forget how far the room has this site's changes.
-    Forget(wire::SiteId, oneshot::Sender<Result<(), Error>>),
-    Close(oneshot::Sender<Result<(), Error>>),
-}
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Changeset(_) => "Changeset",
-            Self::Write(..) => "Write",
-            Self::Read(_) => "Read",
-            Self::Look(_) => "Look",
-            Self::Migrate(..) => "Migrate",
-            Self::Forget(..) => "Forget",
-            Self::Close(_) => "Close",
-        })
-    }
-}
-
-/// A changeset with the place that it takes in the queue, which it gives back when it is done.
-#[derive(Debug)]
-pub(super) struct Queued {
-    pub(super) changeset: Changeset,
-    pub(super) since: Instant,
-    _place: OwnedSemaphorePermit,
-    _place_in_all: OwnedSemaphorePermit,
-}
-
-/// Bytes that changesets may take.
-#[derive(Debug, Clone)]
-pub(crate) struct QueueBytes {
-    free: Arc<Semaphore>,
-    most: usize,
-}
-
-impl QueueBytes {
-    /// So many, or as many as can be counted.
-    pub(super) fn new(bytes: usize) -> Self {
-        let most = bytes.clamp(1, MAX_WEIGHT);
-        Self { free: Arc::new(Semaphore::new(most)), most }
-    }
-
-    /// Waits for a place. What is larger than all there is takes all there is.
-    async fn place(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
-        let weight = u32::try_from(bytes.clamp(1, self.most)).unwrap_or(u32::MAX);
-        self.free.clone().acquire_many_owned(weight).await.map_err(|_| Error::GoingAway)
-    }
-
-    /// A place, if there is one.
-    fn place_now(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let weight = u32::try_from(bytes.max(1)).ok()?;
-        self.free.clone().try_acquire_many_owned(weight).ok()
-    }
-}
-
-/// The way to a room's writer.
-#[derive(Debug, Clone)]
-pub(crate) struct WriterQueue {
-    jobs: mpsc::Sender<Job>,
-    bytes: QueueBytes,
-    own_bytes: QueueBytes,
-    /// What the queues of all rooms share.
-    bytes_of_all: QueueBytes,
-    wait: Duration,
-    room: RoomName,
-    /// Whether the writer has gone, and with it its connection.
-    gone: CancellationToken,
-}
-
-impl WriterQueue {
-    /// A queue, and where the work in it comes out.
-    pub(super) fn new(room: &RoomName, config: &SyncConfig, bytes_of_all: QueueBytes) -> (Self, Jobs) {
-        let (send, jobs) = mpsc::channel(config.queue_changesets().clamp(1, Semaphore::MAX_PERMITS));
-        let gone = CancellationToken::new();
-        let jobs = Jobs { jobs, _gone: gone.clone().drop_guard() };
-        let queue = Self {
-            jobs: send,
-            bytes: QueueBytes::new(config.queue_bytes()),
-            own_bytes: QueueBytes::new(OWN_BYTES),
-            bytes_of_all,
-            wait: config.queue_wait(),
-            room: room.clone(),
-            gone,
-        };
-        (queue, jobs)
-    }
-
-    /// Queues a changeset. Its outcome comes on its own channel.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Busy`] if there was no place for it in time, [`Error::GoingAway`] if the room is closed.
-    pub(crate) async fn merge(&self, changeset: Changeset) -> Result<(), Error> {
-        let bytes = changeset.changes.byte_len();
-        let queued = async {
-            // In this order: a room that is slow waits for itself first, and leaves to the others what is for all.
-            let place = self.bytes.place(bytes).await?;
-            let place_in_all = match self.own_bytes.place_now(bytes) {
-                Some(place) => place,
-                None => self.bytes_of_all.place(bytes).await?,
-            };
-            let queued = Queued { changeset, since: Instant::now(), _place: place, _place_in_all: place_in_all };
-            self.jobs.send(Job::Changeset(queued)).await.map_err(|_| Error::GoingAway)
-        };
-        match timeout(self.wait, queued).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::Busy { room: self.room.clone() }),
-        }
-    }
-
-    /// Runs `job` in a transaction of its own, commits it if it succeeds, and shows its changes to the clients.
-    pub(crate) async fn write<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, Error> {
-        let (send, receive) = oneshot::channel();
-        let (done, committed) = oneshot::channel();
-        let job = Box::new(move |tx: &Transaction<'_>| {
-            let result = job(tx);
-            let verdict = if result.is_ok() { Verdict::Commit } else { Verdict::RollBack };
-            // Whoever asked may have gone away; what was written stays.
-            drop(send.send(result));
-            verdict
-        });
-        self.jobs.send(Job::Write(job, done)).await.map_err(|_| Error::GoingAway)?;
-        committed.await.map_err(|_| Error::GoingAway)??;
-        let result = receive.await.map_err(|_| Error::Panicked { room: self.room.clone() })?;
-        result.map_err(|source| Error::sqlite(&self.room, source))
-    }
-
-    /// Runs the application's `job`, which may not write, on the writer's connection.
-    pub(crate) async fn read<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&Connection) -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        self.run(move |conn| read_only(conn, job)).await
-    }
-
-    /// Runs a `job` of ours, which only reads, on the writer's connection.
-    pub(crate) async fn peek<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&Connection) -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        self.run(move |conn| catch_unwind(AssertUnwindSafe(|| in_transaction(conn, job))).ok()).await
-    }
-
-    /// Runs `job` on the writer's connection. It gives `None` if it panicked.
-    async fn run<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&mut Connection) -> Option<rusqlite::Result<T>> + Send + 'static,
-    ) -> Result<T, Error> {
-        let (send, receive) = oneshot::channel();
-        let job = Box::new(move |conn: &mut Connection| {
-            if let Some(result) = job(conn) {
-                drop(send.send(result));
-            }
-        });
-        self.jobs.send(Job::Read(job)).await.map_err(|_| Error::GoingAway)?;
-        let result = receive.await.map_err(|_| Error::Panicked { room: self.room.clone() })?;
-        result.map_err(|source| Error::sqlite(&self.room, source))
-    }
-
-    /// Shows what other processes have committed. False if one of them may be about to commit: look again.
-    pub(super) async fn look(&self) -> Result<bool, Error> {
-        let (done, looked) = oneshot::channel();
-        self.jobs.send(Job::Look(done)).await.map_err(|_| Error::GoingAway)?;
-        looked.await.map_err(|_| Error::GoingAway)?
-    }
-
-    /// Migrates the room. What clients with the schema of before have queued behind is not applied.
-    pub(crate) async fn migrate(&self, resident: ResidentSchema) -> Result<(), Error> {
-        let (done, migrated) = oneshot::channel();
-        self.jobs.send(Job::Migrate(resident, done)).await.map_err(|_| Error::GoingAway)?;
-        migrated.await.map_err(|_| Error::GoingAway)?
-    }
-
-    /// Forgets how far the room has a site's changes, behind what is queued.
-    pub(super) async fn forget(&self, site: wire::SiteId) -> Result<(), Error> {
-        let (done, forgotten) = oneshot::channel();
-        self.jobs.send(Job::Forget(site, done)).await.map_err(|_| Error::GoingAway)?;
-        forgotten.await.map_err(|_| Error::GoingAway)?
-    }
-
-    /// Waits until everything queued so far is committed, writes the log back into the database file and closes it. Waits for that also
-    /// if somebody else has begun it.
-    pub(crate) async fn close(&self) -> Result<(), Error> {
-        let (done, closed) = oneshot::channel();
-        if self.jobs.send(Job::Close(done)).await.is_ok()
-            && let Ok(closed) = closed.await
-        {
-            return closed;
-        }
-        self.gone.cancelled().await;
-        Ok(())
-    }
-}
-
-/// Where a queue's work comes out. Who holds it is the room's writer.
-#[derive(Debug)]
-pub(super) struct Jobs {
-    jobs: mpsc::Receiver<Job>,
-    _gone: DropGuard,
-}
-
-impl Jobs {
-    /// The next one, or `None` if there will be none.
-    pub(super) async fn recv(&mut self) -> Option<Job> {
-        self.jobs.recv().await
-    }
-
-    /// The next one, if it is there already.
-    fn next_now(&mut self) -> Option<Job> {
-        self.jobs.try_recv().ok()
-    }
-
-    /// Takes no more.
-    pub(super) fn close(&mut self) {
-        self.jobs.close();
-    }
-}
-
 /// The task behind the queue.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    conn: WriteConnection,
+    room: RoomName,
+    database: Database,
+    interrupter: Interrupter,
     jobs: Jobs,
     commit: Arc<Commit>,
     ending: Arc<Ending>,
+    /// `None` if the database stays open for as long as the room is.
+    bed: Option<Bed>,
+}
+
+/// A room's database, as its writer has it.
+#[derive(Debug)]
+enum Database {
+    Open(WriteConnection),
+    Asleep(Asleep),
+}
+
+/// A database that was closed until there is work.
+#[derive(Debug)]
+struct Asleep {
+    since: Instant,
+    stamp: Option<Stamp>,
+}
+
+/// What a room needs to sleep, and to wake up.
+#[derive(Debug)]
+pub(super) struct Bed {
+    pub(super) awake: Arc<Awake>,
+    pub(super) file: Arc<OpenFile>,
+    pub(super) readers: ReadConnections,
+    pub(super) interrupter: Interrupter,
+    pub(super) options: WriteOptions,
 }
 
 impl Writer {
-    /// A writer over `conn`, and the way to it. It works once [`run`](Self::run) is polled.
-    pub(crate) fn new(
-        conn: WriteConnection,
+    /// A writer over `conn`. It works once [`run`](Self::run) is polled.
+    pub(super) fn new(
         room: &RoomName,
-        config: &SyncConfig,
-        parts: &Parts,
-        surroundings: &Surroundings,
-        commits_of_others: i64,
-    ) -> (Self, WriterQueue) {
-        let (queue, jobs) = WriterQueue::new(room, config, surroundings.queued.clone());
-        let commit = Arc::new(Commit::new(room, config, parts, surroundings, commits_of_others));
-        (Self { conn, jobs, commit, ending: parts.ending.clone() }, queue)
+        conn: WriteConnection,
+        jobs: Jobs,
+        commit: Commit,
+        ending: Arc<Ending>,
+        bed: Option<Bed>,
+    ) -> Self {
+        let (interrupter, commit) = (conn.interrupter().clone(), Arc::new(commit));
+        Self { room: room.clone(), database: Database::Open(conn), interrupter, jobs, commit, ending, bed }
     }
 
     /// Works until the room is closed or its connection is lost.
@@ -353,42 +138,19 @@ impl Writer {
                     None => break,
                 },
             };
-            if self.conn.interrupter().has_given_up() && !matches!(job, Job::Close(_)) {
-                // Whoever waits for it is told by its being dropped.
-                continue;
-            }
             let worked = match job {
-                Job::Changeset(queued) => {
-                    let batch = self.batch(queued, &mut next);
-                    let commit = self.commit.clone();
-                    self.conn.run(move |conn| commit.changesets(conn, batch)).await
-                }
-                Job::Write(job, done) => {
-                    let commit = self.commit.clone();
-                    let result = self.conn.run(move |conn| commit.write(conn, job)).await;
-                    result.map(|result| drop(done.send(result)))
-                }
-                Job::Read(job) => self.conn.run(job).await,
-                Job::Look(done) => {
-                    let commit = self.commit.clone();
-                    let result = self.conn.run(move |conn| commit.look(conn)).await;
-                    result.map(|result| drop(done.send(result)))
-                }
-                Job::Migrate(resident, done) => {
-                    let commit = self.commit.clone();
-                    let result = self.conn.run(move |conn| commit.migrate(conn, &resident)).await;
-                    result.map(|result| drop(done.send(result)))
-                }
-                Job::Forget(site, done) => {
-                    let commit = self.commit.clone();
-                    let result = self.conn.run(move |conn| commit.forget(conn, site)).await;
-                    result.map(|result| drop(done.send(result)))
-                }
                 Job::Close(done) => {
                     self.jobs.close();
                     drop(done.send(self.close().await));
                     return;
                 }
+                // Whoever waits for it is told by its being dropped.
+                _ if self.interrupter.has_given_up() => continue,
+                Job::Look(done) if self.is_undisturbed().await => {
+                    drop(done.send(Ok(true)));
+                    continue;
+                }
+                job => self.work(job, &mut next).await,
             };
             if let Err(error) = worked {
                 self.ending.fail(&error);
@@ -401,72 +163,189 @@ impl Writer {
         }
     }
 
-    /// The next job. While there is none, the connection keeps no more memory than it must.
-    async fn next(&mut self) -> Option<Job> {
-        if let Ok(job) = timeout(RESTLESS, self.jobs.recv()).await {
-            return job;
+    /// Does a job, and with a changeset those behind it. A job of another kind that comes up is `next`.
+    async fn work(&mut self, job: Job, next: &mut Option<Job>) -> Result<(), Error> {
+        let conn = match self.database.open(&self.bed, &self.commit, &self.jobs).await {
+            Ok(conn) => conn,
+            Err(error) => {
+                self.ending.fail(&error);
+                job.fail(error);
+                return Ok(());
+            }
+        };
+        let commit = self.commit.clone();
+        match job {
+            Job::Changeset(queued) => {
+                let batch = self.jobs.batch(queued, next);
+                conn.run(move |conn| commit.changesets(conn, batch)).await
+            }
+            Job::Write(job, done) => {
+                let result = conn.run(move |conn| commit.write(conn, job)).await;
+                result.map(|result| drop(done.send(result)))
+            }
+            Job::Read(job) => conn.run(job).await,
+            Job::Look(done) => {
+                let result = conn.run(move |conn| commit.look(conn)).await;
+                result.map(|result| drop(done.send(result)))
+            }
+            Job::Migrate(resident, done) => {
+                let result = conn.run(move |conn| commit.migrate(conn, &resident)).await;
+                result.map(|result| drop(done.send(result)))
+            }
+            Job::Forget(site, done) => {
+                let result = conn.run(move |conn| commit.forget(conn, site)).await;
+                result.map(|result| drop(done.send(result)))
+            }
+            Job::Stir | Job::Close(_) => Ok(()),
         }
-        let rested = self.conn.run(|conn| {
-            conn.flush_prepared_statement_cache();
-            crr::Crr::of(conn).and_then(|crr| crr.rest())
-        });
-        if let Ok(Err(error)) = rested.await {
-            tracing::debug!(room = %self.conn.room(), %error, "an idle connection keeps its memory");
+    }
+
+    /// The next job. While there is none, the connection keeps no more memory than it must, or is closed.
+    async fn next(&mut self) -> Option<Job> {
+        while let Database::Open(conn) = &self.database {
+            if let Some(job) = self.jobs.next_now() {
+                return Some(job);
+            }
+            let mut idle = self.bed.as_ref().map(|bed| bed.awake.idle());
+            let mut told_to_sleep = pin!(async {
+                match &mut idle {
+                    Some(idle) => idle.told_to_sleep().await,
+                    None => std::future::pending().await,
+                }
+            });
+            tokio::select! {
+                biased;
+                job = self.jobs.recv() => return job,
+                () = &mut told_to_sleep => {}
+                () = sleep(RESTLESS) => {
+                    rest(conn).await;
+                    tokio::select! {
+                        biased;
+                        job = self.jobs.recv() => return job,
+                        () = told_to_sleep => {}
+                    }
+                }
+            }
+            if !self.fall_asleep().await {
+                // Somebody reads. Others are told to sleep meanwhile.
+                tokio::select! {
+                    biased;
+                    job = self.jobs.recv() => return job,
+                    () = sleep(RESTLESS) => {}
+                }
+            }
         }
         self.jobs.recv().await
     }
 
-    async fn close(self) -> Result<(), Error> {
-        let commit = self.commit.clone();
-        if let Ok(Err(error)) = self.conn.run(move |conn| commit.finish(conn)).await {
-            tracing::warn!(room = %self.conn.room(), %error, "what sites have announced is forgotten");
+    /// Closes the database until there is work. False if somebody reads it.
+    async fn fall_asleep(&mut self) -> bool {
+        let Some(bed) = &self.bed else { return false };
+        // Before readers are looked for: whoever reads from now on has the writer wake up, which sees to it that they are closed.
+        self.jobs.sleeps(true);
+        if !bed.readers.rest().await {
+            self.jobs.sleeps(false);
+            return false;
         }
-        let closed = self.conn.close().await;
-        let (commit, soundly) = (self.commit, closed.is_ok());
-        // It only tells the next one who opens the file that nothing happened.
-        drop(tokio::task::spawn_blocking(move || commit.closed(soundly)).await);
-        closed
+        let asleep = Database::Asleep(Asleep { since: Instant::now(), stamp: None });
+        let Database::Open(conn) = std::mem::replace(&mut self.database, asleep) else { return true };
+        let (commit, file) = (self.commit.clone(), bed.file.clone());
+        let closed = conn.end(move |conn, interrupter| close_for_now(conn, interrupter, &commit, &file));
+        match closed.await {
+            Ok(Ok(stamp)) => {
+                tracing::debug!(room = %self.room, "room asleep");
+                self.database = Database::Asleep(Asleep { since: Instant::now(), stamp });
+            }
+            Ok(Err(error)) => tracing::warn!(room = %self.room, %error, "room asleep, but its log is not written back"),
+            Err(error) => tracing::warn!(room = %self.room, %error, "room asleep"),
+        }
+        true
     }
 
-    /// `first` and the changesets queued behind it, up to a bound. A job of another kind that comes up is `next`.
-    fn batch(&mut self, first: Queued, next: &mut Option<Job>) -> Vec<Queued> {
-        let mut bytes = first.changeset.changes.byte_len();
-        let mut batch = vec![first];
-        while bytes < BATCH_BYTES {
-            match self.jobs.next_now() {
-                Some(Job::Changeset(queued)) => {
-                    bytes = bytes.saturating_add(queued.changeset.changes.byte_len());
-                    batch.push(queued);
-                }
-                Some(other) => {
-                    *next = Some(other);
-                    break;
-                }
-                None => break,
+    /// Whether the room sleeps, and nobody has written to its file since.
+    async fn is_undisturbed(&self) -> bool {
+        let (Database::Asleep(Asleep { stamp: Some(stamp), .. }), Some(bed)) = (&self.database, &self.bed) else {
+            return false;
+        };
+        let file = bed.file.clone();
+        let found = tokio::task::spawn_blocking(move || Stamp::of(file.path())).await;
+        found.is_ok_and(|found| found.as_ref() == Some(stamp))
+    }
+
+    async fn close(mut self) -> Result<(), Error> {
+        if matches!(self.database, Database::Asleep(_)) && (self.commit.has_to_finish() || !self.is_undisturbed().await) {
+            let opened = self.database.open(&self.bed, &self.commit, &self.jobs).await.map(drop);
+            opened.inspect_err(|error| self.ending.fail_if_unfit(error))?;
+        }
+        let commit = self.commit;
+        match self.database {
+            Database::Open(conn) => {
+                let closed = conn.end(move |mut conn, interrupter| {
+                    commit.finish(&mut conn);
+                    interrupter.closing();
+                    let closed = database::close(conn);
+                    commit.closed(closed.is_ok());
+                    closed
+                });
+                closed.await?.map_err(|error| Error::sqlite(&self.room, error))
+            }
+            Database::Asleep(Asleep { stamp, .. }) => {
+                let closed = tokio::task::spawn_blocking(move || commit.closed(stamp.is_some()));
+                // It only tells the next one who opens the file that nothing happened.
+                drop(closed.await);
+                Ok(())
             }
         }
-        batch
     }
 }
 
-/// Runs `job` in a read transaction.
-fn in_transaction<T>(conn: &mut Connection, job: impl FnOnce(&Connection) -> T) -> rusqlite::Result<T> {
-    let tx = conn.transaction()?;
-    let result = job(&tx);
-    tx.finish()?;
-    Ok(result)
+impl Database {
+    /// The connection, which is opened again if the database was closed.
+    async fn open(&mut self, bed: &Option<Bed>, commit: &Arc<Commit>, jobs: &Jobs) -> Result<&WriteConnection, Error> {
+        if let (Self::Asleep(asleep), Some(bed)) = (&*self, bed) {
+            let (room, location) = (commit.room(), Location::File(bed.file.path().to_owned()));
+            let (expected, interrupter) = (Expected::Known(bed.file.clone()), bed.interrupter.clone());
+            let woken = commit.clone();
+            let woken = move |conn: &mut Connection, log| woken.woken(conn, log);
+            let (conn, ()) = WriteConnection::open(room, &location, bed.options, expected, interrupter, woken).await?;
+            bed.awake.woken(asleep.since.elapsed());
+            jobs.sleeps(false);
+            tracing::debug!(room = %commit.room(), slept = ?asleep.since.elapsed(), "room awake");
+            *self = Self::Open(conn);
+        }
+        match self {
+            Self::Open(conn) => Ok(conn),
+            // Without a bed, nobody sleeps.
+            Self::Asleep(_) => Err(Error::GoingAway),
+        }
+    }
 }
 
-/// Runs `job` in a read transaction, on a connection that may not write meanwhile, which has all its statements prepared again. `None` if
-/// it panics, which may not take the room's only writing connection with it.
-fn read_only<T>(conn: &mut Connection, job: impl FnOnce(&Connection) -> T) -> Option<rusqlite::Result<T>> {
-    let read = |conn: &mut Connection| {
-        conn.pragma_update(None, "query_only", true)?;
-        in_transaction(conn, job)
-    };
-    let result = catch_unwind(AssertUnwindSafe(|| read(conn))).ok();
-    match conn.pragma_update(None, "query_only", false) {
-        Ok(()) => result,
-        Err(error) => Some(Err(error)),
+/// Closes a database until there is work. A stamp proves that what others had written was [followed](Commit::has_followed): after it
+/// was put, they can only have written to the log, from which it comes to the file when they or we close it.
+fn close_for_now(
+    mut conn: Connection,
+    interrupter: &Interrupter,
+    commit: &Commit,
+    file: &OpenFile,
+) -> rusqlite::Result<Option<Stamp>> {
+    // Another process that has the file open is not waited for.
+    conn.busy_timeout(Duration::ZERO)?;
+    commit.finish(&mut conn);
+    interrupter.closing();
+    database::write_back(&conn)?;
+    let stamp = Stamp::put(file.path()).filter(|_| commit.has_followed(&conn));
+    conn.close().map_err(|(_, error)| error)?;
+    Ok(stamp.filter(|stamp| Stamp::of(file.path()).as_ref() == Some(stamp)))
+}
+
+/// Lets go of what a connection had at hand for its last work.
+async fn rest(conn: &WriteConnection) {
+    let rested = conn.run(|conn| {
+        conn.flush_prepared_statement_cache();
+        crr::Crr::of(conn).and_then(|crr| crr.rest())
+    });
+    if let Ok(Err(error)) = rested.await {
+        tracing::debug!(room = %conn.room(), %error, "an idle connection keeps its memory");
     }
 }

@@ -119,9 +119,7 @@ async fn a_room_whose_file_is_removed_is_opened_anew() {
     let server = Server::start().await;
     let mut client = Client::join(&server, "r", 1).await;
     let former = client.server;
-    for suffix in ["", "-wal", "-shm"] {
-        std::fs::remove_file(server.file(&format!("r{suffix}"))).unwrap();
-    }
+    remove(&server, "r");
     assert_eq!(client.closed().await.0, 1001);
     assert_ne!(Client::join(&server, "r", 1).await.server, former);
     assert!(server.file("r").exists());
@@ -371,8 +369,19 @@ fn replace(server: &Server, room: &str) {
     let (file, copy) = (server.file(room), server.file("copy"));
     Connection::open(&file).unwrap().execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
     std::fs::rename(copy, file).unwrap();
+    remove_beside(server, room);
+}
+
+/// Removes a room's file.
+fn remove(server: &Server, room: &str) {
+    std::fs::remove_file(server.file(room)).unwrap();
+    remove_beside(server, room);
+}
+
+/// Removes what SQLite has beside a room's file. If the room sleeps, there is nothing.
+fn remove_beside(server: &Server, room: &str) {
     for suffix in ["-wal", "-shm"] {
-        std::fs::remove_file(server.file(&format!("{room}{suffix}"))).unwrap();
+        drop(std::fs::remove_file(server.file(&format!("{room}{suffix}"))));
     }
 }
 
@@ -439,9 +448,7 @@ async fn a_room_forks_also_if_the_first_who_asks_for_it_finds_no_file() {
     let backup = server.file("backup");
     std::fs::copy(server.file("r"), &backup).unwrap();
     let client = Client::join(&server, "r", 1).await;
-    for suffix in ["", "-wal", "-shm"] {
-        std::fs::remove_file(server.file(&format!("r{suffix}"))).unwrap();
-    }
+    remove(&server, "r");
     client.close().await;
     until("the room to be closed", async || server.rooms.rooms().is_empty()).await;
     assert!(matches!(server.rooms.write("r", |_| Ok(())).await, Err(Error::NoSuchRoom { .. })));

@@ -1,0 +1,220 @@
+//! Which rooms' databases stay open while nothing happens in them.
+//!
+//! An open database takes some 200 KiB and three file descriptors; a room whose clients are quiet needs neither. So only those that had
+//! work last stay awake. Of the others the databases are closed until there is work, which then takes a millisecond or two longer.
+//!
+//! How many stay awake is no fixed number: who is woken soon should not have been sent to sleep. Each that is makes it one more, and each
+//! that had a good sleep one less again, down to what is [set](crate::SyncConfig::with_awake_rooms).
+
+use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use filetime::FileTime;
+use tokio::sync::oneshot;
+
+use super::log;
+
+/// Who is woken sooner should have stayed awake.
+const GOOD_SLEEP: Duration = Duration::from_secs(10);
+
+/// The rooms of a layer that are awake without work.
+#[derive(Debug)]
+pub(crate) struct Awake {
+    at_least: usize,
+    rooms: Mutex<Rooms>,
+}
+
+#[derive(Debug)]
+struct Rooms {
+    most: usize,
+    /// By when their work ended.
+    idle: BTreeMap<u64, oneshot::Sender<()>>,
+    next: u64,
+}
+
+/// A room's place among those that are awake without work.
+#[derive(Debug)]
+pub(super) struct Idle {
+    awake: Arc<Awake>,
+    number: u64,
+    told: oneshot::Receiver<()>,
+}
+
+impl Awake {
+    /// At least so many stay awake.
+    pub(super) fn new(at_least: usize) -> Self {
+        Self { at_least, rooms: Mutex::new(Rooms { most: at_least, idle: BTreeMap::new(), next: 0 }) }
+    }
+
+    /// A room has no more work. If too many have none, the one that has had none for longest is told to sleep.
+    pub(super) fn idle(self: &Arc<Self>) -> Idle {
+        let (tell, told) = oneshot::channel();
+        let mut rooms = self.locked();
+        let number = rooms.next;
+        rooms.next += 1;
+        rooms.idle.insert(number, tell);
+        while rooms.idle.len() > rooms.most
+            && let Some((_, tell)) = rooms.idle.pop_first()
+        {
+            // If nobody hears it, the room has just been given work.
+            tell.send(()).unwrap_or_default();
+        }
+        drop(rooms);
+        Idle { awake: self.clone(), number, told }
+    }
+
+    /// A room was woken that slept for so long.
+    pub(super) fn woken(&self, slept: Duration) {
+        let mut rooms = self.locked();
+        rooms.most = match slept < GOOD_SLEEP {
+            true => rooms.most.saturating_add(1),
+            false => rooms.most.saturating_sub(1).max(self.at_least),
+        };
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Rooms> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Idle {
+    /// Waits until the room is told to sleep.
+    pub(super) async fn told_to_sleep(&mut self) {
+        if (&mut self.told).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        self.awake.locked().idle.remove(&self.number);
+    }
+}
+
+/// What a database's file was when it was closed, to tell whether another process has written to it since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp {
+    len: u64,
+    modified: SystemTime,
+    identity: Option<(u64, u64)>,
+}
+
+impl Stamp {
+    /// Stamps a file, so that whatever is written to it from now on shows: file systems count time in milliseconds, within which
+    /// another process may write, but never with the very time that it is given here. `None` if that can't be.
+    pub(super) fn put(file: &Path) -> Option<Self> {
+        filetime::set_file_mtime(file, FileTime::now()).ok()?;
+        Self::read(file)
+    }
+
+    /// The stamp of a file that nobody has open. `None` if there is a log beside it: somebody has, or left it to be recovered.
+    pub(super) fn of(file: &Path) -> Option<Self> {
+        // Where there is a link to it, its log is not beside the link.
+        let file = file.canonicalize().ok()?;
+        let is_alone = matches!(log::path_of(&file).try_exists(), Ok(false));
+        Self::read(&file).filter(|_| is_alone)
+    }
+
+    fn read(file: &Path) -> Option<Self> {
+        let metadata = file.metadata().ok()?;
+        Some(Self { len: metadata.len(), modified: metadata.modified().ok()?, identity: identity(&metadata) })
+    }
+}
+
+#[cfg(unix)]
+fn identity(metadata: &Metadata) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// Elsewhere, the other members have to do.
+#[cfg(not(unix))]
+fn identity(_: &Metadata) -> Option<(u64, u64)> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use futures_util::FutureExt;
+    use rusqlite::Connection;
+
+    use super::*;
+
+    fn is_told(idle: &mut Idle) -> bool {
+        idle.told_to_sleep().now_or_never().is_some()
+    }
+
+    #[test]
+    fn the_rooms_whose_work_ended_first_are_told_to_sleep() {
+        let awake = Arc::new(Awake::new(2));
+        let [mut a, mut b, mut c] = [(); 3].map(|()| awake.idle());
+        assert_eq!([&mut a, &mut b, &mut c].map(is_told), [true, false, false]);
+        // It has work again, and no more of it.
+        drop(b);
+        let mut b = awake.idle();
+        assert_eq!([&mut b, &mut c].map(is_told), [false, false]);
+        let mut d = awake.idle();
+        assert_eq!([&mut b, &mut c, &mut d].map(is_told), [false, true, false]);
+    }
+
+    #[test]
+    fn rooms_that_have_work_are_not_counted() {
+        let awake = Arc::new(Awake::new(1));
+        for _ in 0..5 {
+            let mut idle = awake.idle();
+            assert!(!is_told(&mut idle));
+        }
+        assert!(awake.locked().idle.is_empty());
+    }
+
+    #[test]
+    fn who_is_woken_soon_makes_more_stay_awake_until_others_sleep_well() {
+        let awake = Arc::new(Awake::new(0));
+        assert!(is_told(&mut awake.idle()));
+        awake.woken(Duration::from_secs(1));
+        assert!(!is_told(&mut awake.idle()));
+        awake.woken(GOOD_SLEEP);
+        assert!(is_told(&mut awake.idle()));
+        awake.woken(GOOD_SLEEP);
+        assert_eq!(awake.locked().most, 0);
+    }
+
+    #[test]
+    fn a_stamp_tells_what_was_written_and_who_is_at_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let open = || {
+            let conn = Connection::open(&path).unwrap();
+            conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
+            conn
+        };
+        open().execute_batch("CREATE TABLE t (x)").unwrap();
+        let stamp = Stamp::of(&path).unwrap();
+        assert_eq!(Stamp::of(&path), Some(stamp.clone()));
+        for _ in 0..10 {
+            let stamp = Stamp::put(&path).unwrap();
+            open().execute_batch("UPDATE t SET x = 1; INSERT INTO t VALUES (2); DELETE FROM t").unwrap();
+            assert_ne!(Stamp::of(&path), Some(stamp), "however soon");
+        }
+        let conn = open();
+        conn.execute_batch("INSERT INTO t VALUES (zeroblob(10000))").unwrap();
+        assert_eq!(Stamp::of(&path), None);
+        conn.close().unwrap();
+        let written = Stamp::of(&path).unwrap();
+        assert_ne!(written, stamp);
+        // Another file of the same length and time.
+        let other = folder.path().join("other");
+        fs::copy(&path, &other).unwrap();
+        fs::File::options().write(true).open(&other).unwrap().set_modified(written.modified).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert_eq!(Stamp::of(&path) == Some(written), cfg!(not(unix)));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(Stamp::of(&path), None);
+    }
+}
