@@ -187,7 +187,7 @@ impl Default for Settings {
             max_rooms: 1_000,
             rooms_per_second: 1000,
             room_opens: 16,
-            awake_rooms: 0,
+            awake_rooms: 128,
             room_idle: Duration::from_secs(60),
             feed_window_bytes: 8 << 20,
             queue_changesets: 256,
@@ -356,7 +356,7 @@ impl SyncConfig {
         room_opens, with_room_opens: usize;
         /// Rooms whose databases stay open, at least, while nothing happens in them: those in which something happened last. The
         /// databases of other rooms are closed until there is work. Clients don't notice, but for a millisecond or two. If rooms are
-        /// woken within ten seconds, more stay awake.
+        /// woken within ten seconds, more stay awake; but with 0, no database stays open without work.
         awake_rooms, with_awake_rooms: usize;
         /// How long a room without connections stays open.
         room_idle, with_room_idle: Duration;

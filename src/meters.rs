@@ -17,6 +17,7 @@ const REFUSED: &str = "sqlite_sync_refused_total";
 pub(crate) struct Meters {
     connections: Gauge,
     rooms: Gauge,
+    awake_rooms: Gauge,
     changes_in: Counter,
     changes_out: Counter,
     feed_hits: Counter,
@@ -31,6 +32,7 @@ impl Meters {
     pub(crate) fn new() -> Arc<Self> {
         describe_gauge!("sqlite_sync_connections", Unit::Count, "WebSockets that are open");
         describe_gauge!("sqlite_sync_rooms", Unit::Count, "rooms that are open");
+        describe_gauge!("sqlite_sync_rooms_awake", Unit::Count, "rooms whose databases are open");
         describe_counter!(
             "sqlite_sync_changes_in_total",
             Unit::Count,
@@ -46,6 +48,7 @@ impl Meters {
         Arc::new(Self {
             connections: gauge!("sqlite_sync_connections"),
             rooms: gauge!("sqlite_sync_rooms"),
+            awake_rooms: gauge!("sqlite_sync_rooms_awake"),
             changes_in: counter!("sqlite_sync_changes_in_total"),
             changes_out: counter!("sqlite_sync_changes_out_total"),
             feed_hits: counter!("sqlite_sync_feed_hits_total"),
@@ -65,6 +68,11 @@ impl Meters {
     /// A room is open until what is returned is dropped.
     pub(crate) fn room(&self) -> Up {
         Up::count(&self.rooms)
+    }
+
+    /// A room's database is open until what is returned is dropped.
+    pub(crate) fn awake(&self) -> Up {
+        Up::count(&self.awake_rooms)
     }
 
     /// A message of changes goes to a client.

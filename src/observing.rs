@@ -10,6 +10,7 @@
 //! |---|---|---|---|
 //! | `sqlite_sync_connections` | gauge | 1 | WebSockets that are open |
 //! | `sqlite_sync_rooms` | gauge | 1 | rooms that are open |
+//! | `sqlite_sync_rooms_awake` | gauge | 1 | those of them whose databases are open, because of work now or [not long ago](crate::SyncConfig::with_awake_rooms) |
 //! | `sqlite_sync_changes_in_total` | counter | changes | changes of clients that had an effect, and are durable |
 //! | `sqlite_sync_changes_out_total` | counter | changes | changes sent to clients, each client counted |
 //! | `sqlite_sync_feed_hits_total` | counter | messages | messages of changes that were sent from memory |

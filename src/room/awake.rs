@@ -4,7 +4,7 @@
 //! work last stay awake. Of the others the databases are closed until there is work, which then takes a millisecond or two longer.
 //!
 //! How many stay awake is no fixed number: who is woken soon should not have been sent to sleep. Each that is makes it one more, and each
-//! that had a good sleep one less again, down to what is [set](crate::SyncConfig::with_awake_rooms).
+//! that had a good sleep one less again, down to what is [set](crate::SyncConfig::with_awake_rooms). If that is none, it stays so.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -68,6 +68,9 @@ impl Awake {
 
     /// A room was woken that slept for so long.
     pub(super) fn woken(&self, slept: Duration) {
+        if self.at_least == 0 {
+            return;
+        }
         let mut rooms = self.locked();
         rooms.most = match slept < GOOD_SLEEP {
             true => rooms.most.saturating_add(1),
@@ -175,14 +178,14 @@ mod tests {
 
     #[test]
     fn who_is_woken_soon_makes_more_stay_awake_until_others_sleep_well() {
-        let awake = Arc::new(Awake::new(0));
-        assert!(is_told(&mut awake.idle()));
-        awake.woken(Duration::from_secs(1));
-        assert!(!is_told(&mut awake.idle()));
-        awake.woken(GOOD_SLEEP);
-        assert!(is_told(&mut awake.idle()));
-        awake.woken(GOOD_SLEEP);
-        assert_eq!(awake.locked().most, 0);
+        let stay = |at_least, slept: &[u64]| {
+            let awake = Awake::new(at_least);
+            slept.iter().for_each(|seconds| awake.woken(Duration::from_secs(*seconds)));
+            awake.locked().most
+        };
+        assert_eq!([stay(2, &[]), stay(2, &[1, 9]), stay(2, &[1, 9, 10])], [2, 4, 3]);
+        assert_eq!(stay(2, &[1, 10, 10, 10]), 2);
+        assert_eq!(stay(0, &[1, 1]), 0);
     }
 
     #[test]

@@ -47,13 +47,7 @@ pub(super) fn open_to_read(path: &Path, busy_timeout: Duration) -> rusqlite::Res
 }
 
 /// Backs up the room, which is in `file`, while these rooms' files are `open`.
-fn back_up(
-    room: &RoomName,
-    from: &Connection,
-    file: Option<&Path>,
-    to: &Path,
-    open: &[PathBuf],
-) -> Result<(), Error> {
+fn back_up(room: &RoomName, from: &Connection, file: Option<&Path>, to: &Path, open: &[PathBuf]) -> Result<(), Error> {
     let io = |action| move |source| Error::Io { room: room.clone(), action, source };
     let to = &staged::resolved(to);
     // Its log would be taken for that of the backup, and whoever has it open would write into nowhere.

@@ -16,8 +16,8 @@ use super::database::Log;
 use super::follow::{Sight, commits_of_others};
 use super::frame::Frame;
 use super::lineage::Lineage;
-use super::schema::ResidentSchema;
 use super::queue::Queued;
+use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome};
 use super::{Origin, Parts, RoomName, Surroundings, announced, migration, sites, yielding};
 use crate::Durability;
@@ -425,6 +425,11 @@ impl Commit {
     /// The room's name.
     pub(super) fn room(&self) -> &RoomName {
         &self.room
+    }
+
+    /// Where what goes on is counted.
+    pub(super) fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     /// Takes over what has become of the file of a room that slept.

@@ -1,13 +1,13 @@
 //! A room's connections: one that writes, and a few that read, from deadpool-sqlite; with their pragmas.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool_sqlite::{Config, Hook, HookError, InteractError, Object, Pool, PoolError, Runtime};
 use rusqlite::{Connection, InterruptHandle, OpenFlags, OptionalExtension};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::file::OpenFile;
@@ -377,12 +377,12 @@ impl ReadConnections {
         self.pool.status().size > 0
     }
 
-    /// Closes the connections. False if one of them is at work; others may be closed then, or not.
-    pub(crate) async fn rest(&self) -> bool {
+    /// Closes the connections, and lets no job in before what is returned is dropped. `None` if one of them is at work.
+    pub(crate) async fn rest(&self) -> Option<SemaphorePermit<'_>> {
         let all = u32::try_from(READERS).unwrap_or(u32::MAX);
-        let Ok(_all) = self.idle.try_acquire_many(all) else { return false };
+        let resting = self.idle.try_acquire_many(all).ok()?;
         self.close_idle().await;
-        true
+        Some(resting)
     }
 
     /// Lets no further job in, and closes the connections once their jobs have ended. One that takes long is not waited for; its
@@ -414,7 +414,7 @@ impl ReadConnections {
 fn unusable(room: &RoomName, error: crr::Error) -> Error {
     match error {
         crr::Error::Sqlite(source) => Error::sqlite(room, *source),
-        error => Error::Unusable { room: room.clone(), reason: error.to_string().into() },
+        error => Error::Unusable { room: room.clone(), reason: error.to_string() },
     }
 }
 

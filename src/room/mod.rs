@@ -87,9 +87,9 @@ use self::large::LargeFrames;
 use self::ledger::{Ledgers, Page};
 use self::opening::{Begun, Opened, Opening, prepare};
 use self::outside::Outside;
+use self::queue::{QueueBytes, WriterQueue};
 use self::schema::{ResidentSchema, StoredSchema};
 use self::watcher::Watcher;
-use self::queue::{QueueBytes, WriterQueue};
 use self::writer::{Bed, Writer};
 use crate::applied::Observer;
 use crate::config::SyncConfig;
@@ -214,7 +214,8 @@ impl Room {
             _ => None,
         };
         let opening = {
-            let (room, config, purpose, resident) = (name.clone(), config.clone(), purpose.clone(), begun.into_schema());
+            let (room, config, purpose, resident) =
+                (name.clone(), config.clone(), purpose.clone(), begun.into_schema());
             Opening { room, config, purpose, origin, epoch, page, resident }
         };
         let (room, file) = (name.clone(), location.clone());

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::watcher::Watched;
-use super::queue::WriterQueue;
 use super::Parts;
+use super::queue::WriterQueue;
+use super::watcher::Watched;
 use crate::error::Error;
 
 /// The least time between two looks: our own commits are told of, too.

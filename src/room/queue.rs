@@ -29,6 +29,9 @@ const OWN_BYTES: usize = 1 << 20;
 /// The most bytes that a queue can count.
 const MAX_WEIGHT: usize = u32::MAX as usize >> 3;
 
+/// Where it is said whether no other process is about to commit.
+pub(super) type Looked = oneshot::Sender<Result<bool, Error>>;
+
 /// Work for the writer, in the order in which it came.
 pub(super) enum Job {
     Changeset(Queued),
@@ -37,7 +40,7 @@ pub(super) enum Job {
     /// A read; memory rooms have no other connection to read from.
     Read(Box<dyn FnOnce(&mut Connection) + Send>),
     /// Look for what other processes have written; answers whether none of them is about to commit.
-    Look(oneshot::Sender<Result<bool, Error>>),
+    Look(Looked),
     Migrate(ResidentSchema, oneshot::Sender<Result<(), Error>>),
     /// Forget how far the room has this site's changes.
     Forget(wire::SiteId, oneshot::Sender<Result<(), Error>>),

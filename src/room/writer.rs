@@ -17,14 +17,18 @@ use super::awake::{Awake, Stamp};
 use super::commit::Commit;
 use super::database::{self, Expected, Interrupter, Location, ReadConnections, WriteConnection, WriteOptions};
 use super::file::OpenFile;
-use super::queue::{Job, Jobs};
+use super::queue::{Job, Jobs, Looked};
 use super::{Ending, RoomName};
 use crate::error::Error;
+use crate::meters::Up;
 use crate::primary::Rights;
 
 /// How long a writer without work keeps at hand what it had for the last: statements are prepared again in less than a millisecond,
 /// and take some hundred kilobytes. A thousand rooms that begin within seconds would otherwise all have theirs.
 const RESTLESS: Duration = Duration::from_millis(500);
+
+/// How long a room stays awake after another process had its file open.
+const UNDISTURBED: Duration = Duration::from_secs(10);
 
 /// Changes of one client, on their way into the database.
 #[derive(Debug)]
@@ -87,12 +91,14 @@ pub(crate) struct Writer {
     ending: Arc<Ending>,
     /// `None` if the database stays open for as long as the room is.
     bed: Option<Bed>,
+    /// When the room last fell asleep while another process had its file open: whatever that one does would wake it.
+    disturbed: Option<Instant>,
 }
 
 /// A room's database, as its writer has it.
 #[derive(Debug)]
 enum Database {
-    Open(WriteConnection),
+    Open(WriteConnection, Up),
     Asleep(Asleep),
 }
 
@@ -124,7 +130,16 @@ impl Writer {
         bed: Option<Bed>,
     ) -> Self {
         let (interrupter, commit) = (conn.interrupter().clone(), Arc::new(commit));
-        Self { room: room.clone(), database: Database::Open(conn), interrupter, jobs, commit, ending, bed }
+        Self {
+            room: room.clone(),
+            database: Database::Open(conn, commit.meters().awake()),
+            interrupter,
+            jobs,
+            commit,
+            ending,
+            bed,
+            disturbed: None,
+        }
     }
 
     /// Works until the room is closed or its connection is lost.
@@ -184,10 +199,7 @@ impl Writer {
                 result.map(|result| drop(done.send(result)))
             }
             Job::Read(job) => conn.run(job).await,
-            Job::Look(done) => {
-                let result = conn.run(move |conn| commit.look(conn)).await;
-                result.map(|result| drop(done.send(result)))
-            }
+            Job::Look(done) => look(conn, &commit, done).await,
             Job::Migrate(resident, done) => {
                 let result = conn.run(move |conn| commit.migrate(conn, &resident)).await;
                 result.map(|result| drop(done.send(result)))
@@ -200,11 +212,19 @@ impl Writer {
         }
     }
 
-    /// The next job. While there is none, the connection keeps no more memory than it must, or is closed.
+    /// The next job. While there is none, the connection keeps no more memory than it must, or is closed. (To look is no work: our own
+    /// commits have it done, too.)
     async fn next(&mut self) -> Option<Job> {
-        while let Database::Open(conn) = &self.database {
+        while let Database::Open(conn, _) = &self.database {
             if let Some(job) = self.jobs.next_now() {
                 return Some(job);
+            }
+            if let Some(wait) = self.disturbed.and_then(|at| UNDISTURBED.checked_sub(at.elapsed())) {
+                tokio::select! {
+                    biased;
+                    job = self.jobs.recv() => return job,
+                    () = sleep(wait) => {}
+                }
             }
             let mut idle = self.bed.as_ref().map(|bed| bed.awake.idle());
             let mut told_to_sleep = pin!(async {
@@ -213,16 +233,23 @@ impl Writer {
                     None => std::future::pending().await,
                 }
             });
-            tokio::select! {
-                biased;
-                job = self.jobs.recv() => return job,
-                () = &mut told_to_sleep => {}
-                () = sleep(RESTLESS) => {
-                    rest(conn).await;
-                    tokio::select! {
-                        biased;
-                        job = self.jobs.recv() => return job,
-                        () = told_to_sleep => {}
+            let (mut restless, mut is_restless) = (pin!(sleep(RESTLESS)), true);
+            loop {
+                tokio::select! {
+                    biased;
+                    job = self.jobs.recv() => match job {
+                        Some(Job::Look(done)) => {
+                            if let Err(error) = look(conn, &self.commit, done).await {
+                                self.ending.fail(&error);
+                                return None;
+                            }
+                        }
+                        job => return job,
+                    },
+                    () = &mut told_to_sleep => break,
+                    () = &mut restless, if is_restless => {
+                        is_restless = false;
+                        rest(conn).await;
                     }
                 }
             }
@@ -243,17 +270,20 @@ impl Writer {
         let Some(bed) = &self.bed else { return false };
         // Before readers are looked for: whoever reads from now on has the writer wake up, which sees to it that they are closed.
         self.jobs.sleeps(true);
-        if !bed.readers.rest().await {
+        let Some(resting) = bed.readers.rest().await else {
             self.jobs.sleeps(false);
             return false;
-        }
+        };
         let asleep = Database::Asleep(Asleep { since: Instant::now(), stamp: None });
-        let Database::Open(conn) = std::mem::replace(&mut self.database, asleep) else { return true };
+        let Database::Open(conn, _up) = std::mem::replace(&mut self.database, asleep) else { return true };
         let (commit, file) = (self.commit.clone(), bed.file.clone());
         let closed = conn.end(move |conn, interrupter| close_for_now(conn, interrupter, &commit, &file));
-        match closed.await {
+        let closed = closed.await;
+        drop(resting);
+        match closed {
             Ok(Ok(stamp)) => {
                 tracing::debug!(room = %self.room, "room asleep");
+                self.disturbed = stamp.is_none().then(Instant::now);
                 self.database = Database::Asleep(Asleep { since: Instant::now(), stamp });
             }
             Ok(Err(error)) => tracing::warn!(room = %self.room, %error, "room asleep, but its log is not written back"),
@@ -273,13 +303,14 @@ impl Writer {
     }
 
     async fn close(mut self) -> Result<(), Error> {
-        if matches!(self.database, Database::Asleep(_)) && (self.commit.has_to_finish() || !self.is_undisturbed().await) {
+        if matches!(self.database, Database::Asleep(_)) && (self.commit.has_to_finish() || !self.is_undisturbed().await)
+        {
             let opened = self.database.open(&self.bed, &self.commit, &self.jobs).await.map(drop);
             opened.inspect_err(|error| self.ending.fail_if_unfit(error))?;
         }
         let commit = self.commit;
         match self.database {
-            Database::Open(conn) => {
+            Database::Open(conn, _up) => {
                 let closed = conn.end(move |mut conn, interrupter| {
                     commit.finish(&mut conn);
                     interrupter.closing();
@@ -311,10 +342,10 @@ impl Database {
             bed.awake.woken(asleep.since.elapsed());
             jobs.sleeps(false);
             tracing::debug!(room = %commit.room(), slept = ?asleep.since.elapsed(), "room awake");
-            *self = Self::Open(conn);
+            *self = Self::Open(conn, commit.meters().awake());
         }
         match self {
-            Self::Open(conn) => Ok(conn),
+            Self::Open(conn, _) => Ok(conn),
             // Without a bed, nobody sleeps.
             Self::Asleep(_) => Err(Error::GoingAway),
         }
@@ -337,6 +368,15 @@ fn close_for_now(
     let stamp = Stamp::put(file.path()).filter(|_| commit.has_followed(&conn));
     conn.close().map_err(|(_, error)| error)?;
     Ok(stamp.filter(|stamp| Stamp::of(file.path()).as_ref() == Some(stamp)))
+}
+
+/// Looks for what other processes have written.
+async fn look(conn: &WriteConnection, commit: &Arc<Commit>, done: Looked) -> Result<(), Error> {
+    let commit = commit.clone();
+    let looked = conn.run(move |conn| commit.look(conn)).await?;
+    // Whoever has gone away doesn't ask any more.
+    drop(done.send(looked));
+    Ok(())
 }
 
 /// Lets go of what a connection had at hand for its last work.

@@ -25,6 +25,7 @@ mod readme;
 mod rights;
 mod rooms;
 mod session;
+mod sleeping;
 mod stores;
 mod times;
 mod went_back;

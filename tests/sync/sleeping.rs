@@ -1,0 +1,173 @@
+//! Rooms in which nothing happens sleep: their databases are closed, and nobody notices.
+
+use rusqlite::Connection;
+use tower_sqlite_sync::Error;
+use tower_sqlite_sync_wire::Value;
+
+use crate::fixture::{Client, Server, cell, cells, until};
+
+/// A server whose rooms sleep as soon as they have no work.
+async fn sleepy() -> Server {
+    Server::with(|config| config.with_awake_rooms(0)).await
+}
+
+/// Whether a room's database is open.
+fn is_awake(server: &Server, room: &str) -> bool {
+    server.file(&format!("{room}-wal")).exists()
+}
+
+async fn asleep(server: &Server, room: &str) {
+    until("the room to sleep", async || !is_awake(server, room)).await;
+}
+
+/// A connection as another process has one.
+fn another_process(server: &Server, room: &str) -> Connection {
+    let conn = Connection::open(server.file(room)).unwrap();
+    crr::load(&conn).unwrap();
+    conn
+}
+
+#[tokio::test]
+async fn who_writes_wakes_the_room_and_everybody_gets_it() {
+    let server = sleepy().await;
+    let mut writer = Client::join(&server, "r", 1).await;
+    let mut reader = Client::join(&server, "r", 2).await;
+    for n in 1..=5 {
+        asleep(&server, "r").await;
+        let version = i64::from(n);
+        writer.push(version - 1, &[cell(n, "b", Value::Integer(version), version)]).await;
+        assert_eq!(cells(&reader.changes().await), [format!("{n}.b={n}")]);
+    }
+    asleep(&server, "r").await;
+    let mut late = Client::join(&server, "r", 3).await;
+    assert_eq!(late.gather(5).await, ["1.b=1", "2.b=2", "3.b=3", "4.b=4", "5.b=5"]);
+}
+
+#[tokio::test]
+async fn rooms_that_had_work_last_stay_awake() {
+    let server = Server::with(|config| config.with_awake_rooms(2)).await;
+    let mut clients = Vec::new();
+    for room in ["a", "b", "c"] {
+        clients.push(Client::join(&server, room, 1).await);
+        server.write(room, "INSERT INTO foo VALUES (1, 2)").await;
+    }
+    asleep(&server, "a").await;
+    assert!(is_awake(&server, "b") && is_awake(&server, "c"));
+    // It is woken so soon that one more stays awake.
+    server.write("a", "INSERT INTO foo VALUES (3, 4)").await;
+    clients.push(Client::join(&server, "d", 1).await);
+    asleep(&server, "b").await;
+    assert!(["a", "c", "d"].iter().all(|room| is_awake(&server, room)));
+}
+
+#[tokio::test]
+async fn the_application_reads_and_writes_a_room_that_sleeps() {
+    let server = sleepy().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    asleep(&server, "r").await;
+    server.write("r", "INSERT INTO foo VALUES (1, 2)").await;
+    assert_eq!(cells(&client.changes().await), ["1.b=2"]);
+    asleep(&server, "r").await;
+    assert_eq!(server.rows("r", "SELECT * FROM foo").await, ["1|2"]);
+    // What it was read with is closed, too.
+    asleep(&server, "r").await;
+}
+
+#[tokio::test]
+async fn what_another_process_writes_is_shown() {
+    let server = sleepy().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    for row in 1..=20 {
+        asleep(&server, "r").await;
+        another_process(&server, "r").execute("INSERT INTO foo VALUES (?1, 2)", [row]).unwrap();
+        assert_eq!(cells(&client.changes().await), [format!("{row}.b=2")]);
+    }
+    // One that has it open is not kept from anything.
+    let other = another_process(&server, "r");
+    for row in 21..=40 {
+        other.execute("INSERT INTO foo VALUES (?1, 2)", [row]).unwrap();
+        assert_eq!(cells(&client.changes().await), [format!("{row}.b=2")]);
+    }
+}
+
+#[tokio::test]
+async fn without_being_told_it_is_shown_with_our_next_commit() {
+    let server = Server::with(|config| config.with_awake_rooms(0).with_watch_files(false)).await;
+    let mut client = Client::join(&server, "r", 1).await;
+    asleep(&server, "r").await;
+    another_process(&server, "r").execute("INSERT INTO foo VALUES (1, 2)", []).unwrap();
+    server.write("r", "INSERT INTO foo VALUES (3, 4)").await;
+    assert_eq!(client.gather(2).await, ["1.b=2", "3.b=4"]);
+}
+
+#[tokio::test]
+async fn a_room_that_is_closed_asleep_is_the_same_when_it_is_opened_again() {
+    let server = sleepy().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    let site = client.server;
+    client.push(0, &[cell(1, "b", Value::Integer(1), 1)]).await;
+    server.has("r", "SELECT * FROM foo", &["1|1"]).await;
+    asleep(&server, "r").await;
+    let server = server.restart().await;
+    let mut client = Client::join(&server, "r", 2).await;
+    assert_eq!(client.server, site);
+    assert_eq!(cells(&client.changes().await), ["1.b=1"]);
+}
+
+#[tokio::test]
+async fn a_room_whose_file_is_gone_or_another_one_is_not_written() {
+    for replace in [false, true] {
+        // Nothing tells of it before the room is woken.
+        let server = Server::with(|config| config.with_awake_rooms(0).with_watch_files(false)).await;
+        let mut client = Client::join(&server, "r", 1).await;
+        let former = client.server;
+        asleep(&server, "r").await;
+        let file = server.file("r");
+        if replace {
+            let copy = server.file("copy");
+            std::fs::copy(&file, &copy).unwrap();
+            std::fs::remove_file(&file).unwrap();
+            std::fs::rename(copy, &file).unwrap();
+        } else {
+            std::fs::remove_file(&file).unwrap();
+        }
+        let written = server.rooms.write("r", |tx| tx.execute_batch("INSERT INTO foo VALUES (1, 1)")).await;
+        assert!(matches!(written, Err(Error::FileReplaced { .. })), "{written:?}");
+        assert_eq!(client.closed().await.0, 1001);
+        assert_eq!(file.exists(), replace);
+        let client = Client::join(&server, "r", 1).await;
+        assert_ne!(client.server, former);
+        assert_eq!(server.rows("r", "SELECT * FROM foo").await, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn an_earlier_database_in_its_file_forks_it() {
+    for is_watched in [true, false] {
+        let server = Server::with(|config| config.with_awake_rooms(0).with_watch_files(is_watched)).await;
+        let mut client = Client::join(&server, "r", 1).await;
+        let former = client.server;
+        asleep(&server, "r").await;
+        let earlier = std::fs::read(server.file("r")).unwrap();
+        server.write("r", "INSERT INTO foo VALUES (1, 1)").await;
+        client.changes().await;
+        asleep(&server, "r").await;
+        std::fs::write(server.file("r"), earlier).unwrap();
+        if !is_watched {
+            let written = server.rooms.write("r", |tx| tx.execute_batch("INSERT INTO foo VALUES (2, 2)")).await;
+            assert!(written.is_err());
+        }
+        assert_eq!(client.closed().await.0, 1001);
+        assert_ne!(Client::join(&server, "r", 1).await.server, former);
+        assert_eq!(server.rows("r", "SELECT * FROM foo").await, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_backup_takes_not_the_place_of_a_room_that_sleeps() {
+    let server = sleepy().await;
+    let _clients = [Client::join(&server, "r", 1).await, Client::join(&server, "other", 1).await];
+    asleep(&server, "other").await;
+    let refused = server.rooms.backup("r", server.file("other")).await.unwrap_err();
+    assert!(refused.to_string().contains("in use"), "{refused}");
+}
