@@ -228,6 +228,7 @@ mod callback;
 mod change;
 mod changes_vtab;
 mod clset;
+mod definitions;
 mod digest;
 mod error;
 pub mod file;

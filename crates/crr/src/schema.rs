@@ -1,132 +1,100 @@
 //! Which tables are CRRs. The answer is cached, and checked against the database before each use.
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rusqlite::Connection;
 
+use crate::definitions::Definitions;
 use crate::state::Engine;
-use crate::table::{self, Table};
-use crate::{Error, Result, raw, sql};
+use crate::table::Table;
+use crate::{Error, Result, raw};
 
 /// Ends the name of a CRR's clock table.
 pub(crate) const CLOCK_SUFFIX: &str = "__crsql_clock";
 /// Ends the name of a CRR's lookaside table.
 pub(crate) const LOOKASIDE_SUFFIX: &str = "__crsql_pks";
 
-/// How many tables one query for the newest versions covers: a query has at most 2,000 columns, unless the application says less.
-const TABLES_PER_QUERY: usize = 100;
-
 /// The CRRs of a database, in the order of their clock tables.
 #[derive(Debug)]
 pub(crate) struct Schema {
-    entries: Vec<Entry>,
-    by_name: HashMap<String, usize>,
-    newest_of_many: Vec<String>,
+    definitions: Arc<Definitions>,
+    states: Vec<State>,
 }
 
-/// A clock table, and what it is the clock of.
-#[derive(Debug)]
-struct Entry {
-    name: String,
-    /// A query for the newest version in the clock table; without a row if it is empty.
-    newest: String,
+/// A CRR, as one connection works on it.
+#[derive(Debug, Default)]
+struct State {
     /// Whether the clock table may have been written to.
     marked: AtomicBool,
-    /// Read when first needed. `None` inside if the table, or its lookaside, is gone.
+    /// `None` inside if the table, or its lookaside, is gone.
     table: OnceLock<Option<Arc<Table>>>,
 }
 
 impl Schema {
     fn read(db: &Connection) -> Result<Schema> {
-        // The names may be anything, so the columns are looked at too.
-        let mut statement = db.prepare(&format!(
-            "SELECT name FROM main.sqlite_schema AS tables
-             WHERE type = 'table' AND name GLOB '?*{CLOCK_SUFFIX}' AND
-                   (SELECT count(*) FROM pragma_table_info(tables.name, 'main')
-                    WHERE name IN ('key', 'col_name', 'col_version', 'db_version', 'site_id', 'seq')) = 6
-             ORDER BY rowid"
-        ))?;
-        let clocks: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-        let entries: Vec<Entry> =
-            clocks.iter().filter_map(|clock| clock.strip_suffix(CLOCK_SUFFIX)).map(Entry::new).collect();
-        let newest_of_many = entries
-            .chunks(TABLES_PER_QUERY)
-            .map(|entries| format!("SELECT {}", sql::join(entries, ", ", |entry| format!("({})", entry.newest))))
-            .collect();
-        let by_name = entries.iter().enumerate().map(|(at, entry)| (entry.name.clone(), at)).collect();
-        Ok(Schema { entries, by_name, newest_of_many })
+        let definitions = Definitions::of(db)?;
+        let states = definitions.entries.iter().map(|_| State::default()).collect();
+        Ok(Schema { definitions, states })
     }
 
     /// The CRR of this name: exact, case included. Marks it: whoever asks for one by its name may write to it.
     pub(crate) fn table(&self, db: &Connection, name: &str) -> Result<Arc<Table>> {
-        let entry = self.by_name.get(name).and_then(|at| self.entries.get(*at));
-        if let Some(entry) = entry {
-            entry.marked.store(true, Ordering::Relaxed);
+        let at = self.definitions.by_name.get(name);
+        if let Some(state) = at.and_then(|at| self.states.get(*at)) {
+            state.marked.store(true, Ordering::Relaxed);
         }
-        let table = entry.map(|entry| entry.table(db)).transpose()?.flatten();
+        let table = at.map(|at| self.table_at(db, *at)).transpose()?.flatten();
         table.ok_or_else(|| Error::UnknownTable { table: name.to_owned() })
     }
 
     /// Whether there is a clock table for a table of this name.
     pub(crate) fn has_clock(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
+        self.definitions.by_name.contains_key(name)
     }
 
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.states.is_empty()
     }
 
     /// All CRRs.
     pub(crate) fn tables(&self, db: &Connection) -> Result<Vec<Arc<Table>>> {
-        self.entries.iter().filter_map(|entry| entry.table(db).transpose()).collect()
+        (0..self.len()).filter_map(|at| self.table_at(db, at).transpose()).collect()
     }
 
     /// The CRR of the clock table at a position.
     pub(crate) fn table_at(&self, db: &Connection, at: usize) -> Result<Option<Arc<Table>>> {
-        self.entries.get(at).map_or(Ok(None), |entry| entry.table(db))
+        let (Some(entry), Some(state)) = (self.definitions.entries.get(at), self.states.get(at)) else {
+            return Ok(None);
+        };
+        if let Some(table) = state.table.get() {
+            return Ok(table.clone());
+        }
+        let table = self.definitions.table(db, entry)?.map(|definition| Arc::new(Table::new(definition)));
+        Ok(state.table.get_or_init(|| table).clone())
     }
 
     /// How many clock tables there are; those without a table included.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.states.len()
     }
 
     /// Queries for the newest versions in all clock tables, each of one row, with a column for each of the next tables.
     pub(crate) fn newest_of_many(&self) -> &[String] {
-        &self.newest_of_many
+        &self.definitions.newest_of_many
     }
 
     /// A query for the newest version in each clock table that is marked; `None` for the others.
     pub(crate) fn newest_of_marked(&self) -> impl Iterator<Item = Option<&str>> {
-        self.entries.iter().map(|entry| entry.marked.load(Ordering::Relaxed).then_some(entry.newest.as_str()))
+        let entries = self.definitions.entries.iter().zip(&self.states);
+        entries.map(|(entry, state)| state.marked.load(Ordering::Relaxed).then_some(entry.newest.as_str()))
     }
 
     /// Takes all marks away.
     pub(crate) fn unmark(&self) {
-        self.entries.iter().for_each(|entry| entry.marked.store(false, Ordering::Relaxed));
-    }
-}
-
-impl Entry {
-    fn new(name: &str) -> Entry {
-        Entry {
-            name: name.to_owned(),
-            newest: format!("SELECT db_version FROM {} ORDER BY db_version DESC LIMIT 1", table::clock(name)),
-            marked: AtomicBool::new(false),
-            table: OnceLock::new(),
-        }
-    }
-
-    fn table(&self, db: &Connection) -> Result<Option<Arc<Table>>> {
-        if let Some(table) = self.table.get() {
-            return Ok(table.clone());
-        }
-        let table = Table::read_crr(db, &self.name)?.map(Arc::new);
-        Ok(self.table.get_or_init(|| table).clone())
+        self.states.iter().for_each(|state| state.marked.store(false, Ordering::Relaxed));
     }
 }
 

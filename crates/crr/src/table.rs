@@ -1,6 +1,7 @@
 //! One CRR: its columns, and the SQL that works on it and on its two side tables.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension};
@@ -15,9 +16,27 @@ pub(crate) const MAX_ENTRIES: usize = 32;
 /// The most statements for sets of columns that are remembered. A table with more is unusual.
 const MAX_SETS: usize = 256;
 
-/// A CRR. Its SQL is made once; parameters are numbered, a row's key first.
+/// A CRR, as one connection works on it.
 #[derive(Debug)]
 pub(crate) struct Table {
+    definition: Arc<Definition>,
+    /// Statements that write sets of columns, by their positions.
+    sets: Mutex<HashMap<Box<[usize]>, Arc<SetSql>>>,
+    /// Statements that write 1, 2, … clock entries.
+    entry_writes: [OnceLock<EntrySql>; MAX_ENTRIES],
+}
+
+impl Deref for Table {
+    type Target = Definition;
+
+    fn deref(&self) -> &Definition {
+        &self.definition
+    }
+}
+
+/// What a CRR is. Its SQL is made once; parameters are numbered, a row's key first.
+#[derive(Debug)]
+pub(crate) struct Definition {
     /// The name that changes carry: the spelling given when the table became a CRR.
     pub(crate) name: String,
     /// The primary key's columns, in the key's order.
@@ -33,10 +52,6 @@ pub(crate) struct Table {
     /// What the key's uniqueness looks like in an ON CONFLICT clause.
     conflict_target: String,
     pub(crate) sql: TableSql,
-    /// Statements that write sets of columns, by their positions.
-    sets: Mutex<HashMap<Box<[usize]>, Arc<SetSql>>>,
-    /// Statements that write 1, 2, … clock entries.
-    entry_writes: [OnceLock<EntrySql>; MAX_ENTRIES],
 }
 
 /// One column of a CRR.
@@ -118,18 +133,18 @@ pub(crate) struct EntrySql {
     pub(crate) insert: String,
 }
 
-impl Table {
+impl Definition {
     /// Reads the CRR `name`. `None` if its table or its lookaside is gone.
-    pub(crate) fn read_crr(db: &Connection, name: &str) -> Result<Option<Table>> {
+    pub(crate) fn read_crr(db: &Connection, name: &str) -> Result<Option<Definition>> {
         let mut lookaside = db.prepare_cached("SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?1")?;
         if !lookaside.exists([format!("{name}{LOOKASIDE_SUFFIX}")])? {
             return Ok(None);
         }
-        Table::read(db, name)
+        Definition::read(db, name)
     }
 
     /// Reads a table, which needn't be a CRR yet. `None` if there is none of this name.
-    pub(crate) fn read(db: &Connection, name: &str) -> Result<Option<Table>> {
+    fn read(db: &Connection, name: &str) -> Result<Option<Definition>> {
         let strict: Option<bool> = db
             .prepare_cached("SELECT strict FROM pragma_table_list(?1) WHERE schema = 'main' AND type = 'table'")?
             .query_row([name], |row| row.get(0))
@@ -158,7 +173,7 @@ impl Table {
         });
         let mut sorted: Vec<usize> = (0..columns.len()).collect();
         sorted.sort_by_key(|at| columns.get(*at).map(|column| &column.name));
-        Ok(Some(Table {
+        Ok(Some(Definition {
             name: name.to_owned(),
             sql: TableSql::new(name, &keys, &columns),
             keys,
@@ -167,8 +182,6 @@ impl Table {
             rowid_key: collations.is_empty(),
             collations,
             conflict_target,
-            sets: Mutex::default(),
-            entry_writes: [const { OnceLock::new() }; MAX_ENTRIES],
         }))
     }
 
@@ -195,6 +208,18 @@ impl Table {
     /// Whether it has nothing but its key.
     pub(crate) fn is_key_only(&self) -> bool {
         self.columns.is_empty()
+    }
+}
+
+impl Table {
+    /// Reads a table, which needn't be a CRR yet. `None` if there is none of this name.
+    pub(crate) fn read(db: &Connection, name: &str) -> Result<Option<Table>> {
+        Ok(Definition::read(db, name)?.map(|definition| Table::new(Arc::new(definition))))
+    }
+
+    /// The table of that definition.
+    pub(crate) fn new(definition: Arc<Definition>) -> Table {
+        Table { definition, sets: Mutex::default(), entry_writes: [const { OnceLock::new() }; MAX_ENTRIES] }
     }
 
     /// The statements that write these columns, given by position.
