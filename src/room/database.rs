@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use deadpool_sqlite::{Config, Hook, HookError, InteractError, Object, Pool, PoolError, Runtime};
@@ -320,15 +320,27 @@ pub(super) fn refuse_foreign(conn: &Connection) -> rusqlite::Result<()> {
 /// The connections that read a room, opened when needed.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadConnections {
-    pool: Pool,
     room: RoomName,
+    location: Location,
+    busy_timeout: Duration,
+    /// Made when it is first needed: most rooms never do, and deadpool asks the system for the number of processors for each.
+    pool: Arc<OnceLock<Pool>>,
     /// One permit for each connection, which a job holds until it has ended.
     idle: Arc<Semaphore>,
 }
 
 impl ReadConnections {
     /// Prepares to open up to a few connections.
-    pub(crate) fn new(room: &RoomName, location: &Location, busy_timeout: Duration) -> Result<Self, Error> {
+    pub(crate) fn new(room: &RoomName, location: &Location, busy_timeout: Duration) -> Self {
+        let (room, location) = (room.clone(), location.clone());
+        Self { room, location, busy_timeout, pool: Arc::default(), idle: Arc::new(Semaphore::new(READERS)) }
+    }
+
+    fn pool(&self) -> Result<&Pool, Error> {
+        if let Some(pool) = self.pool.get() {
+            return Ok(pool);
+        }
+        let busy_timeout = self.busy_timeout;
         let hook = Hook::async_fn(move |object, _| {
             Box::pin(async move {
                 let prepared = object.interact(move |conn| {
@@ -344,12 +356,12 @@ impl ReadConnections {
                 }
             })
         });
-        let config = match Config::new(location.path()).builder(Runtime::Tokio1) {
+        let config = match Config::new(self.location.path()).builder(Runtime::Tokio1) {
             Ok(config) => config,
             Err(never) => match never {},
         };
         let pool = config.max_size(READERS).post_create(hook).build().map_err(|_| Error::GoingAway)?;
-        Ok(Self { pool, room: room.clone(), idle: Arc::new(Semaphore::new(READERS)) })
+        Ok(self.pool.get_or_init(|| pool))
     }
 
     /// Runs `job` on a thread that may block, inside one read transaction.
@@ -358,7 +370,7 @@ impl ReadConnections {
         job: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let permit = self.idle.clone().acquire_owned().await.map_err(|_| Error::GoingAway)?;
-        let object = self.pool.get().await.map_err(|error| pool_error(&self.room, error))?;
+        let object = self.pool()?.get().await.map_err(|error| pool_error(&self.room, error))?;
         let result = object.interact(move |conn| {
             let _permit = permit;
             let tx = conn.transaction()?;
@@ -374,7 +386,7 @@ impl ReadConnections {
 
     /// Whether there are any yet.
     pub(crate) fn are_open(&self) -> bool {
-        self.pool.status().size > 0
+        self.pool.get().is_some_and(|pool| pool.status().size > 0)
     }
 
     /// Closes the connections, and lets no job in before what is returned is dropped. `None` if one of them is at work.
@@ -394,13 +406,16 @@ impl ReadConnections {
         if let Ok(Ok(_all)) = ended {
             self.close_idle().await;
         }
-        self.pool.close();
+        if let Some(pool) = self.pool.get() {
+            pool.close();
+        }
     }
 
     /// Closes those that are open, while no job has one.
     async fn close_idle(&self) {
-        while self.pool.status().available > 0
-            && let Ok(object) = self.pool.get().await
+        let Some(pool) = self.pool.get() else { return };
+        while pool.status().available > 0
+            && let Ok(object) = pool.get().await
         {
             // As with the writer's, here and now. The pool would do it later, on a thread of its own.
             let closed = object.interact(|conn| Connection::open_in_memory().map(|empty| *conn = empty));

@@ -229,7 +229,7 @@ impl Room {
         let (options, interrupter) = (WriteOptions::of(config), Interrupter::default());
         let (conn, opened) = WriteConnection::open(name, &location, options, expected, interrupter, begin).await?;
         let reads = match &location {
-            Location::File(_) => Reads::Pool(ReadConnections::new(name, &location, config.busy_timeout())?),
+            Location::File(_) => Reads::Pool(ReadConnections::new(name, &location, config.busy_timeout())),
             Location::Memory => Reads::Writer,
         };
         let interrupter = Some(conn.interrupter().clone());
@@ -280,7 +280,7 @@ impl Room {
         if let Some(schema) = &schema {
             forward::open(name, &*primary, schema, patience).await?;
         }
-        let reads = ReadConnections::new(name, &Location::File(path.clone()), config.busy_timeout())?;
+        let reads = ReadConnections::new(name, &Location::File(path.clone()), config.busy_timeout());
         let arrival = Arrival { room: name, path: &path, reads: &reads };
         let opened = match &schema {
             Some(schema) => arrival.wait(schema, &mut changed, patience).await?,
