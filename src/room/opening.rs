@@ -47,7 +47,9 @@ impl Opening {
         if origin == Origin::Mended {
             check_integrity(conn).map_err(sqlite)?;
         }
-        let stored = StoredSchema::read(conn).map_err(sqlite)?;
+        let tx = conn.transaction().map_err(sqlite)?;
+        let stored = StoredSchema::read(&tx).map_err(sqlite)?;
+        tx.commit().map_err(sqlite)?;
         // A room that is created now was never known; but one that another process had begun to create may be.
         let (finding, shown) = match &resident {
             None => find(conn, page.as_ref(), epoch).map_err(engine)?,

@@ -6,13 +6,17 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
 
 /// What SQLite appends to a database's name for the files beside it.
 const SUFFIXES: [&str; 3] = ["-wal", "-journal", "-shm"];
+
+/// For so long events are gathered before the next are asked for.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// The files that are watched, by their folders and names, with a count of what happened to each.
 type Files = HashMap<PathBuf, HashMap<OsString, watch::Sender<u64>>>;
@@ -131,10 +135,24 @@ impl Drop for Watched {
 }
 
 fn start(files: Arc<Mutex<Files>>) -> Option<RecommendedWatcher> {
-    let tell = move |event: notify::Result<notify::Event>| match event {
+    let mut gathered = Instant::now();
+    let tell = move |event: notify::Result<notify::Event>| {
+        tell(&files, event);
+        // While this waits, the system makes one of several that are alike: a commit is a dozen writes.
+        if gathered.elapsed() >= GATHER {
+            thread::sleep(GATHER);
+            gathered = Instant::now();
+        }
+    };
+    notify::recommended_watcher(tell).inspect_err(|error| tracing::warn!(%error, "files can't be watched")).ok()
+}
+
+/// Tells whom an event concerns.
+fn tell(files: &Mutex<Files>, event: notify::Result<notify::Event>) {
+    match event {
         Ok(event) if event.kind.is_access() => {}
         Ok(event) => {
-            let files = locked(&files);
+            let files = locked(files);
             if event.need_rescan() {
                 // Events were lost.
                 files.values().flat_map(HashMap::values).for_each(happened);
@@ -151,8 +169,7 @@ fn start(files: Arc<Mutex<Files>>) -> Option<RecommendedWatcher> {
             }
         }
         Err(error) => tracing::warn!(%error, "watching the files of rooms failed"),
-    };
-    notify::recommended_watcher(tell).inspect_err(|error| tracing::warn!(%error, "files can't be watched")).ok()
+    }
 }
 
 fn happened(events: &watch::Sender<u64>) {

@@ -38,17 +38,25 @@ pub(crate) fn load(conn: &Connection) -> Result<SharedEngine> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(Error::OldSqlite { found: rusqlite::version() });
     }
-    if conn.is_autocommit() {
-        // A first look without a write lock: usually, and in read-only files necessarily, there is nothing to do.
-        if !is_set_up(conn)? {
-            let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
-            set_up(&transaction)?;
-            transaction.commit()?;
-        }
-    } else if !is_set_up(conn)? {
-        return Err(Error::InTransaction);
+    if !conn.is_autocommit() {
+        return if is_set_up(conn)? { attach(conn) } else { Err(Error::InTransaction) };
     }
+    // A first look without a write lock: usually, and in read-only files necessarily, there is nothing to do.
+    let reading = Transaction::new_unchecked(conn, TransactionBehavior::Deferred)?;
+    if is_set_up(&reading)? {
+        let engine = attach(&reading)?;
+        reading.finish()?;
+        return Ok(engine);
+    }
+    reading.finish()?;
+    let writing = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+    set_up(&writing)?;
+    writing.commit()?;
+    attach(conn)
+}
 
+/// Gives a connection to a database that is set up its engine.
+fn attach(conn: &Connection) -> Result<SharedEngine> {
     let engine = Arc::new(Engine::new(conn)?);
     engine.refresh_schema()?;
     engine.site_id()?;
