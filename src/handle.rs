@@ -53,6 +53,9 @@ pub struct RoomStatus {
     pub connections: usize,
     /// The db_version up to which its changes are durable and shown to clients.
     pub db_version: i64,
+    /// Whether its database is open. If nothing happens in a room, and [enough others](crate::SyncConfig::with_awake_rooms) are awake, it
+    /// is closed until something does.
+    pub is_awake: bool,
 }
 
 impl SyncHandle {
@@ -213,6 +216,7 @@ impl SyncHandle {
             name: room.name().clone(),
             connections: room.connections(),
             db_version: room.now(),
+            is_awake: room.is_awake(),
         };
         let mut rooms: Vec<RoomStatus> = self.hub.rooms().open_rooms().into_iter().map(status).collect();
         rooms.sort_by(|a, b| a.name.cmp(&b.name));

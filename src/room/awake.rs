@@ -7,15 +7,10 @@
 //! that had a good sleep one less again, down to what is [set](crate::SyncConfig::with_awake_rooms). If that is none, it stays so.
 
 use std::collections::BTreeMap;
-use std::fs::Metadata;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use filetime::FileTime;
 use tokio::sync::oneshot;
-
-use super::log;
 
 /// Who is woken sooner should have stayed awake.
 const GOOD_SLEEP: Duration = Duration::from_secs(10);
@@ -98,54 +93,9 @@ impl Drop for Idle {
     }
 }
 
-/// What a database's file was when it was closed, to tell whether another process has written to it since.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp {
-    len: u64,
-    modified: SystemTime,
-    identity: Option<(u64, u64)>,
-}
-
-impl Stamp {
-    /// Stamps a file, so that whatever is written to it from now on shows: file systems count time in milliseconds, within which
-    /// another process may write, but never with the very time that it is given here. `None` if that can't be.
-    pub(super) fn put(file: &Path) -> Option<Self> {
-        filetime::set_file_mtime(file, FileTime::now()).ok()?;
-        Self::read(file)
-    }
-
-    /// The stamp of a file that nobody has open. `None` if there is a log beside it: somebody has, or left it to be recovered.
-    pub(super) fn of(file: &Path) -> Option<Self> {
-        // Where there is a link to it, its log is not beside the link.
-        let file = file.canonicalize().ok()?;
-        let is_alone = matches!(log::path_of(&file).try_exists(), Ok(false));
-        Self::read(&file).filter(|_| is_alone)
-    }
-
-    fn read(file: &Path) -> Option<Self> {
-        let metadata = file.metadata().ok()?;
-        Some(Self { len: metadata.len(), modified: metadata.modified().ok()?, identity: identity(&metadata) })
-    }
-}
-
-#[cfg(unix)]
-fn identity(metadata: &Metadata) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    Some((metadata.dev(), metadata.ino()))
-}
-
-/// Elsewhere, the other members have to do.
-#[cfg(not(unix))]
-fn identity(_: &Metadata) -> Option<(u64, u64)> {
-    None
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use futures_util::FutureExt;
-    use rusqlite::Connection;
 
     use super::*;
 
@@ -186,38 +136,5 @@ mod tests {
         assert_eq!([stay(2, &[]), stay(2, &[1, 9]), stay(2, &[1, 9, 10])], [2, 4, 3]);
         assert_eq!(stay(2, &[1, 10, 10, 10]), 2);
         assert_eq!(stay(0, &[1, 1]), 0);
-    }
-
-    #[test]
-    fn a_stamp_tells_what_was_written_and_who_is_at_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("db");
-        let open = || {
-            let conn = Connection::open(&path).unwrap();
-            conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
-            conn
-        };
-        open().execute_batch("CREATE TABLE t (x)").unwrap();
-        let stamp = Stamp::of(&path).unwrap();
-        assert_eq!(Stamp::of(&path), Some(stamp.clone()));
-        for _ in 0..10 {
-            let stamp = Stamp::put(&path).unwrap();
-            open().execute_batch("UPDATE t SET x = 1; INSERT INTO t VALUES (2); DELETE FROM t").unwrap();
-            assert_ne!(Stamp::of(&path), Some(stamp), "however soon");
-        }
-        let conn = open();
-        conn.execute_batch("INSERT INTO t VALUES (zeroblob(10000))").unwrap();
-        assert_eq!(Stamp::of(&path), None);
-        conn.close().unwrap();
-        let written = Stamp::of(&path).unwrap();
-        assert_ne!(written, stamp);
-        // Another file of the same length and time.
-        let other = folder.path().join("other");
-        fs::copy(&path, &other).unwrap();
-        fs::File::options().write(true).open(&other).unwrap().set_modified(written.modified).unwrap();
-        fs::rename(&other, &path).unwrap();
-        assert_eq!(Stamp::of(&path) == Some(written), cfg!(not(unix)));
-        fs::remove_file(&path).unwrap();
-        assert_eq!(Stamp::of(&path), None);
     }
 }

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use deadpool_sqlite::{Config, Hook, HookError, InteractError, Object, Pool, PoolError, Runtime};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, InterruptHandle, OpenFlags, OptionalExtension};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::file::OpenFile;
+use super::stamp::Stamp;
 use super::{RoomName, log};
 use crate::Durability;
 use crate::config::SyncConfig;
@@ -75,8 +77,8 @@ pub(crate) enum Expected {
     Anything,
     /// A file that was made just now, so that nothing can be wrong with it.
     Ours,
-    /// This file.
-    Known(Arc<OpenFile>),
+    /// This file, with that stamp if it was closed by us and nobody has written to it since.
+    Known(Arc<OpenFile>, Option<Stamp>),
 }
 
 /// The log as the last process has left it.
@@ -148,18 +150,13 @@ impl WriteConnection {
         begin: impl FnOnce(&mut Connection, Log) -> Result<T, Error> + Send + 'static,
     ) -> Result<(Self, T), Error> {
         let (name, location) = (room.clone(), location.clone());
-        let known = match &expected {
-            Expected::Known(file) => Some(file.clone()),
-            Expected::Anything | Expected::Ours => None,
+        let create = match expected {
+            Expected::Anything | Expected::Ours => OpenFlags::SQLITE_OPEN_CREATE,
+            Expected::Known(..) => OpenFlags::empty(),
         };
-        let prepare = move || {
-            let create = match expected {
-                Expected::Anything | Expected::Ours => OpenFlags::SQLITE_OPEN_CREATE,
-                Expected::Known(_) => OpenFlags::empty(),
-            };
+        let prepare = move |is_ours: bool| {
             let flags = OpenFlags::default() & !OpenFlags::SQLITE_OPEN_CREATE | create;
             let conn = Connection::open_with_flags(location.path(), flags)?;
-            let is_ours = matches!(expected, Expected::Ours);
             // Before anything is written.
             let log = match location.file() {
                 Some(file) if !is_ours => Log::of(&conn, file)?,
@@ -179,10 +176,15 @@ impl WriteConnection {
         };
         let opening = interrupter.clone();
         let opened = on_a_thread(room, move || {
-            if let Some(file) = known {
-                file.check()?;
-            }
-            let (mut conn, log) = prepare().map_err(|error| unusable(&name, error))?;
+            let is_ours = match &expected {
+                Expected::Anything => false,
+                Expected::Ours => true,
+                Expected::Known(file, stamp) => {
+                    file.check()?;
+                    stamp.is_some() && *stamp == Stamp::of(file.path())
+                }
+            };
+            let (mut conn, log) = prepare(is_ours).map_err(|error| unusable(&name, error))?;
             opening.opened(&conn);
             match begin(&mut conn, log) {
                 Ok(begun) => Ok((conn, begun)),
@@ -250,14 +252,15 @@ async fn on_a_thread<T: Send + 'static>(
 
 /// Writes the log back into the database and closes it.
 pub(super) fn close(conn: Connection) -> rusqlite::Result<()> {
-    let written = write_back(&conn);
+    let written = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     conn.close().map_err(|(_, error)| error)?;
     written
 }
 
-/// Writes the log back into the database and empties it, if nobody else is at it.
-pub(super) fn write_back(conn: &Connection) -> rusqlite::Result<()> {
-    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+/// Closes the database and leaves the log to whoever opens it next, which is soon done.
+pub(super) fn leave(conn: Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    conn.close().map_err(|(_, error)| error)
 }
 
 impl Log {

@@ -41,6 +41,7 @@ mod restore;
 mod schema;
 mod sites;
 mod staged;
+mod stamp;
 mod submit;
 mod watcher;
 mod writer;
@@ -478,6 +479,11 @@ impl Room {
     /// which changes nothing that can't be repeated.
     fn is_blank(&self) -> bool {
         self.is_blank.load(Ordering::Relaxed) && self.now() == 0
+    }
+
+    /// Whether the room's database is open, or nothing happens in it.
+    pub(crate) fn is_awake(&self) -> bool {
+        self.queue.is_awake()
     }
 
     /// Why and when the room's connections must go.

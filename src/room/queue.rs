@@ -124,7 +124,7 @@ pub(crate) struct WriterQueue {
     bytes_of_all: QueueBytes,
     wait: Duration,
     room: RoomName,
-    is_asleep: Arc<AtomicBool>,
+    sleep: Arc<Sleep>,
     /// Whether the writer has gone, and with it its connection.
     gone: CancellationToken,
 }
@@ -134,8 +134,8 @@ impl WriterQueue {
     pub(super) fn new(room: &RoomName, config: &SyncConfig, bytes_of_all: QueueBytes) -> (Self, Jobs) {
         let (send, jobs) = mpsc::channel(config.queue_changesets().clamp(1, Semaphore::MAX_PERMITS));
         let gone = CancellationToken::new();
-        let is_asleep = Arc::<AtomicBool>::default();
-        let jobs = Jobs { jobs, is_asleep: is_asleep.clone(), _gone: gone.clone().drop_guard() };
+        let sleep = Arc::<Sleep>::default();
+        let jobs = Jobs { jobs, sleep: sleep.clone(), _gone: gone.clone().drop_guard() };
         let queue = Self {
             jobs: send,
             bytes: QueueBytes::new(config.queue_bytes()),
@@ -143,7 +143,7 @@ impl WriterQueue {
             bytes_of_all,
             wait: config.queue_wait(),
             room: room.clone(),
-            is_asleep,
+            sleep,
             gone,
         };
         (queue, jobs)
@@ -234,9 +234,14 @@ impl WriterQueue {
     /// Wakes a writer that sleeps.
     pub(super) fn stir(&self) {
         // If the queue is full, there is work to wake it.
-        if self.is_asleep.load(Ordering::Relaxed) {
+        if self.sleep.is_near.load(Ordering::Relaxed) {
             drop(self.jobs.try_send(Job::Stir));
         }
+    }
+
+    /// Whether the writer has its database open.
+    pub(super) fn is_awake(&self) -> bool {
+        !self.sleep.is_sound.load(Ordering::Relaxed)
     }
 
     /// Migrates the room. What clients with the schema of before have queued behind is not applied.
@@ -267,11 +272,18 @@ impl WriterQueue {
     }
 }
 
+/// Whether a writer sleeps.
+#[derive(Debug, Default)]
+struct Sleep {
+    is_near: AtomicBool,
+    is_sound: AtomicBool,
+}
+
 /// Where a queue's work comes out. Who holds it is the room's writer.
 #[derive(Debug)]
 pub(super) struct Jobs {
     jobs: mpsc::Receiver<Job>,
-    is_asleep: Arc<AtomicBool>,
+    sleep: Arc<Sleep>,
     _gone: DropGuard,
 }
 
@@ -281,9 +293,20 @@ impl Jobs {
         self.jobs.recv().await
     }
 
-    /// Says whether whoever works sleeps, so that it is to be woken when somebody reads the room.
-    pub(super) fn sleeps(&self, is_asleep: bool) {
-        self.is_asleep.store(is_asleep, Ordering::Relaxed);
+    /// Says that whoever works is about to sleep, so that it is to be woken when somebody reads the room.
+    pub(super) fn falls_asleep(&self) {
+        self.sleep.is_near.store(true, Ordering::Relaxed);
+    }
+
+    /// Says that it has closed its database.
+    pub(super) fn sleeps(&self) {
+        self.sleep.is_sound.store(true, Ordering::Relaxed);
+    }
+
+    /// Says that it works.
+    pub(super) fn is_up(&self) {
+        self.sleep.is_near.store(false, Ordering::Relaxed);
+        self.sleep.is_sound.store(false, Ordering::Relaxed);
     }
 
     /// The next one, if it is there already.

@@ -13,11 +13,12 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tower_sqlite_sync_wire as wire;
 
-use super::awake::{Awake, Stamp};
+use super::awake::Awake;
 use super::commit::Commit;
 use super::database::{self, Expected, Interrupter, Location, ReadConnections, WriteConnection, WriteOptions};
 use super::file::OpenFile;
 use super::queue::{Job, Jobs, Looked};
+use super::stamp::Stamp;
 use super::{Ending, RoomName};
 use crate::error::Error;
 use crate::meters::Up;
@@ -269,26 +270,25 @@ impl Writer {
     async fn fall_asleep(&mut self) -> bool {
         let Some(bed) = &self.bed else { return false };
         // Before readers are looked for: whoever reads from now on has the writer wake up, which sees to it that they are closed.
-        self.jobs.sleeps(true);
+        self.jobs.falls_asleep();
         let Some(resting) = bed.readers.rest().await else {
-            self.jobs.sleeps(false);
+            self.jobs.is_up();
             return false;
         };
         let asleep = Database::Asleep(Asleep { since: Instant::now(), stamp: None });
         let Database::Open(conn, _up) = std::mem::replace(&mut self.database, asleep) else { return true };
         let (commit, file) = (self.commit.clone(), bed.file.clone());
-        let closed = conn.end(move |conn, interrupter| close_for_now(conn, interrupter, &commit, &file));
-        let closed = closed.await;
+        let left = conn.end(move |conn, interrupter| leave(conn, interrupter, &commit, &file));
+        let left = left.await.and_then(|left| left.map_err(|error| Error::sqlite(&self.room, error)));
         drop(resting);
-        match closed {
-            Ok(Ok(stamp)) => {
-                tracing::debug!(room = %self.room, "room asleep");
-                self.disturbed = stamp.is_none().then(Instant::now);
-                self.database = Database::Asleep(Asleep { since: Instant::now(), stamp });
-            }
-            Ok(Err(error)) => tracing::warn!(room = %self.room, %error, "room asleep, but its log is not written back"),
-            Err(error) => tracing::warn!(room = %self.room, %error, "room asleep"),
-        }
+        let stamp = left.unwrap_or_else(|error| {
+            tracing::warn!(room = %self.room, %error, "room asleep, but its database could not be closed as it should be");
+            None
+        });
+        tracing::debug!(room = %self.room, "room asleep");
+        self.disturbed = stamp.is_none().then(Instant::now);
+        self.database = Database::Asleep(Asleep { since: Instant::now(), stamp });
+        self.jobs.sleeps();
         true
     }
 
@@ -302,31 +302,20 @@ impl Writer {
         found.is_ok_and(|found| found.as_ref() == Some(stamp))
     }
 
+    /// Closes the database for good, with nothing left in its log.
     async fn close(mut self) -> Result<(), Error> {
-        if matches!(self.database, Database::Asleep(_)) && (self.commit.has_to_finish() || !self.is_undisturbed().await)
-        {
-            let opened = self.database.open(&self.bed, &self.commit, &self.jobs).await.map(drop);
-            opened.inspect_err(|error| self.ending.fail_if_unfit(error))?;
-        }
+        let opened = self.database.open(&self.bed, &self.commit, &self.jobs).await.map(drop);
+        opened.inspect_err(|error| self.ending.fail_if_unfit(error))?;
+        let Database::Open(conn, _up) = self.database else { return Err(Error::GoingAway) };
         let commit = self.commit;
-        match self.database {
-            Database::Open(conn, _up) => {
-                let closed = conn.end(move |mut conn, interrupter| {
-                    commit.finish(&mut conn);
-                    interrupter.closing();
-                    let closed = database::close(conn);
-                    commit.closed(closed.is_ok());
-                    closed
-                });
-                closed.await?.map_err(|error| Error::sqlite(&self.room, error))
-            }
-            Database::Asleep(Asleep { stamp, .. }) => {
-                let closed = tokio::task::spawn_blocking(move || commit.closed(stamp.is_some()));
-                // It only tells the next one who opens the file that nothing happened.
-                drop(closed.await);
-                Ok(())
-            }
-        }
+        let closed = conn.end(move |mut conn, interrupter| {
+            commit.finish(&mut conn);
+            interrupter.closing();
+            let closed = database::close(conn);
+            commit.closed(closed.is_ok());
+            closed
+        });
+        closed.await?.map_err(|error| Error::sqlite(&self.room, error))
     }
 }
 
@@ -335,12 +324,13 @@ impl Database {
     async fn open(&mut self, bed: &Option<Bed>, commit: &Arc<Commit>, jobs: &Jobs) -> Result<&WriteConnection, Error> {
         if let (Self::Asleep(asleep), Some(bed)) = (&*self, bed) {
             let (room, location) = (commit.room(), Location::File(bed.file.path().to_owned()));
-            let (expected, interrupter) = (Expected::Known(bed.file.clone()), bed.interrupter.clone());
+            let (expected, interrupter) =
+                (Expected::Known(bed.file.clone(), asleep.stamp.clone()), bed.interrupter.clone());
             let woken = commit.clone();
             let woken = move |conn: &mut Connection, log| woken.woken(conn, log);
             let (conn, ()) = WriteConnection::open(room, &location, bed.options, expected, interrupter, woken).await?;
             bed.awake.woken(asleep.since.elapsed());
-            jobs.sleeps(false);
+            jobs.is_up();
             tracing::debug!(room = %commit.room(), slept = ?asleep.since.elapsed(), "room awake");
             *self = Self::Open(conn, commit.meters().awake());
         }
@@ -352,21 +342,20 @@ impl Database {
     }
 }
 
-/// Closes a database until there is work. A stamp proves that what others had written was [followed](Commit::has_followed): after it
-/// was put, they can only have written to the log, from which it comes to the file when they or we close it.
-fn close_for_now(
+/// Closes a database until there is work. Its stamp is of a moment at which all that others had written was [followed](Commit::follow);
+/// `None` if somebody has written since, or if that can't be told.
+fn leave(
     mut conn: Connection,
     interrupter: &Interrupter,
     commit: &Commit,
     file: &OpenFile,
 ) -> rusqlite::Result<Option<Stamp>> {
-    // Another process that has the file open is not waited for.
+    // Another process that is writing is not waited for.
     conn.busy_timeout(Duration::ZERO)?;
     commit.finish(&mut conn);
     interrupter.closing();
-    database::write_back(&conn)?;
     let stamp = Stamp::put(file.path()).filter(|_| commit.has_followed(&conn));
-    conn.close().map_err(|(_, error)| error)?;
+    database::leave(conn)?;
     Ok(stamp.filter(|stamp| Stamp::of(file.path()).as_ref() == Some(stamp)))
 }
 

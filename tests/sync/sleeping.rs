@@ -11,9 +11,9 @@ async fn sleepy() -> Server {
     Server::with(|config| config.with_awake_rooms(0)).await
 }
 
-/// Whether a room's database is open.
 fn is_awake(server: &Server, room: &str) -> bool {
-    server.file(&format!("{room}-wal")).exists()
+    let rooms = server.rooms.rooms();
+    rooms.iter().find(|status| status.name.as_str() == room).unwrap().is_awake
 }
 
 async fn asleep(server: &Server, room: &str) {
@@ -71,6 +71,16 @@ async fn the_application_reads_and_writes_a_room_that_sleeps() {
     assert_eq!(server.rows("r", "SELECT * FROM foo").await, ["1|2"]);
     // What it was read with is closed, too.
     asleep(&server, "r").await;
+    #[cfg(target_os = "linux")]
+    assert!(!is_open_here(&server.file("r")));
+}
+
+/// Whether this process has a file open.
+#[cfg(target_os = "linux")]
+fn is_open_here(file: &std::path::Path) -> bool {
+    let file = file.canonicalize().unwrap();
+    let mut open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    open.any(|entry| std::fs::read_link(entry.path()).is_ok_and(|link| link == file))
 }
 
 #[tokio::test]
@@ -109,6 +119,7 @@ async fn a_room_that_is_closed_asleep_is_the_same_when_it_is_opened_again() {
     server.has("r", "SELECT * FROM foo", &["1|1"]).await;
     asleep(&server, "r").await;
     let server = server.restart().await;
+    assert!(!server.file("r-wal").exists(), "all is in the file");
     let mut client = Client::join(&server, "r", 2).await;
     assert_eq!(client.server, site);
     assert_eq!(cells(&client.changes().await), ["1.b=1"]);
@@ -153,6 +164,7 @@ async fn an_earlier_database_in_its_file_forks_it() {
         client.changes().await;
         asleep(&server, "r").await;
         std::fs::write(server.file("r"), earlier).unwrap();
+        std::fs::remove_file(server.file("r-wal")).unwrap();
         if !is_watched {
             let written = server.rooms.write("r", |tx| tx.execute_batch("INSERT INTO foo VALUES (2, 2)")).await;
             assert!(written.is_err());
