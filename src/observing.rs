@@ -70,4 +70,4 @@
 //! At `error`, what can't wait: `room failed` with the cause and, for a file or a disk, what to do (`the disk is full`, `the file is
 //! damaged` and the like); `room closed, but its log is not written back`; `a hook panicked`.
 //!
-//! `debug` has each message with its counts, `trace` more of the same.
+//! `debug` has each message with its counts, and `room asleep` and `room awake`; `trace` more of the same.

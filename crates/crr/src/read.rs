@@ -5,7 +5,7 @@
 //! these numbers are held and sorted; keys and values are fetched when a change is handed out. A range with more than [`MOST`]
 //! entries is made shorter. If it is a single version, it is sorted outside of memory.
 
-use std::collections::{HashMap, hash_map};
+use std::collections::HashMap;
 use std::mem;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -58,22 +58,30 @@ fn read(engine: &Engine, query: &ChangesQuery, each: &mut dyn FnMut(Change<'_>) 
     let mut scan = Scan::new(engine, query)?;
     let mut pk = Vec::new();
     // One statement a table, kept for the whole walk.
-    let mut statements: HashMap<usize, CachedStatement<'_>> = HashMap::new();
+    let mut statements: Vec<Option<CachedStatement<'_>>> = scan.newer.iter().map(|_| None).collect();
+    // Usually the author of the next entry, too.
+    let mut author: Option<(i64, Option<SiteId>)> = None;
     while scan.next_batch(engine)? {
         let entries = mem::take(&mut scan.entries);
         for run in entries.chunk_by(Entry::same_row) {
-            let Some((first, table)) = run.first().and_then(|entry| Some((entry, scan.table(entry)?))) else {
+            let Some((first, at)) = run.first().and_then(|entry| Some((entry, scan.position(entry)?))) else {
                 continue;
             };
-            let statement = match statements.entry(first.table) {
-                hash_map::Entry::Occupied(known) => known.into_mut(),
-                hash_map::Entry::Vacant(new) => new.insert(engine.db().prepare_cached(&table.sql.keyed_row)?),
+            let (Some((_, table)), Some(statement)) = (scan.newer.get(at), statements.get_mut(at)) else { continue };
+            let table = Arc::clone(table);
+            let statement = match statement {
+                Some(known) => known,
+                new => new.insert(engine.db().prepare_cached(&table.sql.keyed_row)?),
             };
             let mut rows = statement.query([first.key])?;
             let Some(row) = rows.next()? else { continue };
             pack_key(&table, &mut pk, |at| Ok(row.get_ref(at)?))?;
             for entry in run {
-                let site_id = scan.site(engine, entry.ordinal)?.and_then(SiteId::from_slice);
+                let site_id = match author {
+                    Some((ordinal, id)) if ordinal == entry.ordinal => id,
+                    _ => scan.site(engine, entry.ordinal)?.and_then(SiteId::from_slice),
+                };
+                author = Some((entry.ordinal, site_id));
                 if each(entry.change(&table, &pk, entry.value(&table, row)?, site_id)).is_break() {
                     return Ok(());
                 }
@@ -203,8 +211,12 @@ impl Scan {
     }
 
     pub(crate) fn table(&self, entry: &Entry) -> Option<Arc<Table>> {
-        let at = self.newer.binary_search_by_key(&entry.table, |(at, _)| *at).ok()?;
-        self.newer.get(at).map(|(_, table)| Arc::clone(table))
+        self.newer.get(self.position(entry)?).map(|(_, table)| Arc::clone(table))
+    }
+
+    /// Where in `newer` the entry's table is.
+    fn position(&self, entry: &Entry) -> Option<usize> {
+        self.newer.binary_search_by_key(&entry.table, |(at, _)| *at).ok()
     }
 
     /// Fills `entries` with the next that there are. False if there are none.
@@ -354,7 +366,7 @@ impl Wanted {
         entries: &mut Vec<Entry>,
     ) -> Result<()> {
         let first = entries.len();
-        let mut cl = 1;
+        let (mut cl, mut next) = (1, 0);
         let mut rows = statement.query([key])?;
         while let Some(row) = rows.next()? {
             let (col_version, db_version, ordinal) = (row.get(1)?, row.get(2)?, row.get(3)?);
@@ -362,7 +374,7 @@ impl Wanted {
             let column = if name == SENTINEL.as_bytes() {
                 cl = col_version;
                 None
-            } else if let Some(column) = table.column(name) {
+            } else if let Some(column) = table.next_column(name, &mut next) {
                 Some(column)
             } else {
                 // The column was removed behind the engine's back: there is nothing to send.

@@ -187,9 +187,22 @@ impl Definition {
 
     /// The position of a column among those that are not part of the key.
     pub(crate) fn column(&self, name: &[u8]) -> Option<usize> {
-        let name_at = |at: &usize| self.columns.get(*at).map_or(&[][..], |column| column.name.as_bytes());
-        let found = self.sorted.binary_search_by(|at| name_at(at).cmp(name)).ok()?;
+        let found = self.sorted.binary_search_by(|at| self.column_name(*at).cmp(name)).ok()?;
         self.sorted.get(found).copied()
+    }
+
+    /// The same, for names that come in order, as those of clock entries do. `next` is where in that order one is looked for first.
+    pub(crate) fn next_column(&self, name: &[u8], next: &mut usize) -> Option<usize> {
+        let found = match self.sorted.get(*next) {
+            Some(at) if self.column_name(*at) == name => *next,
+            _ => self.sorted.binary_search_by(|at| self.column_name(*at).cmp(name)).ok()?,
+        };
+        *next = found + 1;
+        self.sorted.get(found).copied()
+    }
+
+    fn column_name(&self, at: usize) -> &[u8] {
+        self.columns.get(at).map_or(&[], |column| column.name.as_bytes())
     }
 
     /// Refuses a key whose column takes different texts for the same: peers tell keys apart by their bytes.
