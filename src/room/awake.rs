@@ -3,17 +3,20 @@
 //! An open database takes some 200 KiB and three file descriptors; a room whose clients are quiet needs neither. So only those that had
 //! work last stay awake. Of the others the databases are closed until there is work, which then takes a millisecond or two longer.
 //!
-//! How many stay awake is no fixed number: who is woken soon should not have been sent to sleep. Each that is makes it one more, and each
-//! that had a good sleep one less again, down to what is [set](crate::SyncConfig::with_awake_rooms). If that is none, it stays so.
+//! How many stay awake is no fixed number: who is woken soon should not have been sent to sleep. Each that is makes it one more, and as long
+//! as none is, it falls again to what is [set](crate::SyncConfig::with_awake_rooms). If that is none, it stays so.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 /// Who is woken sooner should have stayed awake.
 const GOOD_SLEEP: Duration = Duration::from_secs(10);
+
+/// Which part is taken back at a time, of what was too many.
+const SETTLING: usize = 4;
 
 /// The rooms of a layer that are awake without work.
 #[derive(Debug)]
@@ -25,9 +28,21 @@ pub(crate) struct Awake {
 #[derive(Debug)]
 struct Rooms {
     most: usize,
+    /// When `most` was last changed.
+    changed: Instant,
     /// By when their work ended.
     idle: BTreeMap<u64, oneshot::Sender<()>>,
     next: u64,
+}
+
+impl Rooms {
+    /// Takes back a part of what `most` is above `at_least`, if nobody was woken soon for a while.
+    fn settle(&mut self, at_least: usize, now: Instant) {
+        if self.most > at_least && now.duration_since(self.changed) > GOOD_SLEEP {
+            self.most -= (self.most - at_least).div_ceil(SETTLING);
+            self.changed = now;
+        }
+    }
 }
 
 /// A room's place among those that are awake without work.
@@ -41,13 +56,15 @@ pub(super) struct Idle {
 impl Awake {
     /// At least so many stay awake.
     pub(super) fn new(at_least: usize) -> Self {
-        Self { at_least, rooms: Mutex::new(Rooms { most: at_least, idle: BTreeMap::new(), next: 0 }) }
+        let rooms = Rooms { most: at_least, changed: Instant::now(), idle: BTreeMap::new(), next: 0 };
+        Self { at_least, rooms: Mutex::new(rooms) }
     }
 
     /// A room has no more work. If too many have none, the one that has had none for longest is told to sleep.
     pub(super) fn idle(self: &Arc<Self>) -> Idle {
         let (tell, told) = oneshot::channel();
         let mut rooms = self.locked();
+        rooms.settle(self.at_least, Instant::now());
         let number = rooms.next;
         rooms.next += 1;
         rooms.idle.insert(number, tell);
@@ -61,16 +78,13 @@ impl Awake {
         Idle { awake: self.clone(), number, told }
     }
 
-    /// A room was woken that slept for so long.
+    /// There is work for a room that slept for so long.
     pub(super) fn woken(&self, slept: Duration) {
-        if self.at_least == 0 {
-            return;
+        if self.at_least > 0 && slept < GOOD_SLEEP {
+            let mut rooms = self.locked();
+            rooms.most = rooms.most.saturating_add(1);
+            rooms.changed = Instant::now();
         }
-        let mut rooms = self.locked();
-        rooms.most = match slept < GOOD_SLEEP {
-            true => rooms.most.saturating_add(1),
-            false => rooms.most.saturating_sub(1).max(self.at_least),
-        };
     }
 
     fn locked(&self) -> MutexGuard<'_, Rooms> {
@@ -127,14 +141,19 @@ mod tests {
     }
 
     #[test]
-    fn who_is_woken_soon_makes_more_stay_awake_until_others_sleep_well() {
-        let stay = |at_least, slept: &[u64]| {
+    fn who_is_woken_soon_makes_more_stay_awake_for_a_while() {
+        let most = |at_least, slept: &[u64], settled: u32| {
             let awake = Awake::new(at_least);
             slept.iter().for_each(|seconds| awake.woken(Duration::from_secs(*seconds)));
-            awake.locked().most
+            let mut rooms = awake.locked();
+            let begun = rooms.changed;
+            for n in 1..=settled {
+                rooms.settle(at_least, begun + (GOOD_SLEEP + Duration::from_secs(1)) * n);
+            }
+            rooms.most
         };
-        assert_eq!([stay(2, &[]), stay(2, &[1, 9]), stay(2, &[1, 9, 10])], [2, 4, 3]);
-        assert_eq!(stay(2, &[1, 10, 10, 10]), 2);
-        assert_eq!(stay(0, &[1, 1]), 0);
+        assert_eq!([most(2, &[], 0), most(2, &[1, 9], 0), most(2, &[1, 9, 10], 0)], [2, 4, 4]);
+        assert_eq!([most(2, &[1; 20], 1), most(2, &[1; 20], 2), most(2, &[1; 20], 20)], [17, 13, 2]);
+        assert_eq!(most(0, &[1, 1], 0), 0);
     }
 }

@@ -52,7 +52,7 @@ fn back_up(room: &RoomName, from: &Connection, file: Option<&Path>, to: &Path, o
     let to = &staged::resolved(to);
     // Its log would be taken for that of the backup, and whoever has it open would write into nowhere.
     let in_use = |suffix| staged::beside(to, suffix).exists();
-    // Those of rooms that sleep have no log.
+    // Rooms that sleep may have no log.
     let is_open = file.into_iter().chain(open.iter().map(PathBuf::as_path)).any(|file| is_same_file(file, to));
     if is_open || in_use("-wal") || in_use("-journal") {
         let source = io::ErrorKind::AlreadyExists.into();

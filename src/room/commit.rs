@@ -206,9 +206,17 @@ impl Commit {
         Ok(commits_of_others(conn)? != self.commits_of_others.load(Ordering::Relaxed))
     }
 
-    /// Whether all that other processes have committed until now was [followed](Self::follow).
-    pub(super) fn has_followed(&self, conn: &Connection) -> bool {
-        matches!(self.have_others_committed(conn), Ok(false))
+    /// Whether all that other processes have committed until now was [followed](Self::follow), and none of them is about to commit: its
+    /// changes are in the log then, and nothing but shared memory tells when they count.
+    pub(super) fn has_followed(&self, conn: &mut Connection) -> bool {
+        let Ok(lock) = conn.transaction_with_behavior(TransactionBehavior::Immediate) else { return false };
+        let has_followed = matches!(self.have_others_committed(&lock), Ok(false));
+        has_followed && lock.finish().is_ok()
+    }
+
+    /// Takes note of an error that a job met.
+    pub(super) fn note(&self, error: &Error) {
+        self.parts.note(error);
     }
 
     /// Takes over what other processes have committed, and shows it once it is durable.
@@ -422,11 +430,6 @@ impl Commit {
         forget(conn).map_err(|error| Error::engine(&self.room, error))
     }
 
-    /// The room's name.
-    pub(super) fn room(&self) -> &RoomName {
-        &self.room
-    }
-
     /// Where what goes on is counted.
     pub(super) fn meters(&self) -> &Meters {
         &self.meters
@@ -445,14 +448,9 @@ impl Commit {
         self.follow(conn).map_err(|error| Error::engine(&self.room, error))
     }
 
-    /// Whether there is something to [finish](Self::finish) with.
-    pub(super) fn has_to_finish(&self) -> bool {
-        self.parts.announced.has_unwritten()
-    }
-
     /// The last commit, before the database is closed.
     pub(super) fn finish(&self, conn: &mut Connection) {
-        if !self.has_to_finish() {
+        if !self.parts.announced.has_unwritten() {
             return;
         }
         let finish = |conn: &mut Connection| -> rusqlite::Result<()> {

@@ -61,12 +61,19 @@ pub(crate) struct WriteConnection {
 pub(crate) struct WriteOptions {
     busy_timeout: Duration,
     durability: Durability,
+    /// Not if it is opened only to be closed as it should be.
+    can_be_given_up: bool,
 }
 
 impl WriteOptions {
     /// As `config` says.
     pub(crate) fn of(config: &SyncConfig) -> Self {
-        Self { busy_timeout: config.busy_timeout(), durability: config.durability() }
+        Self { busy_timeout: config.busy_timeout(), durability: config.durability(), can_be_given_up: true }
+    }
+
+    /// The same, for a database that is opened only to be closed as it should be.
+    pub(crate) fn to_close(self) -> Self {
+        Self { can_be_given_up: false, ..self }
     }
 }
 
@@ -140,7 +147,7 @@ impl std::fmt::Debug for Interrupter {
 impl WriteConnection {
     /// Opens the database, loads the engine, and has `begin` do what comes first.
     ///
-    /// If `begin` fails, the database is closed, as it should be, before this returns.
+    /// If `begin` fails, the database is closed before this returns.
     pub(crate) async fn open<T: Send + 'static>(
         room: &RoomName,
         location: &Location,
@@ -150,10 +157,8 @@ impl WriteConnection {
         begin: impl FnOnce(&mut Connection, Log) -> Result<T, Error> + Send + 'static,
     ) -> Result<(Self, T), Error> {
         let (name, location) = (room.clone(), location.clone());
-        let create = match expected {
-            Expected::Anything | Expected::Ours => OpenFlags::SQLITE_OPEN_CREATE,
-            Expected::Known(..) => OpenFlags::empty(),
-        };
+        let is_known = matches!(expected, Expected::Known(..));
+        let create = if is_known { OpenFlags::empty() } else { OpenFlags::SQLITE_OPEN_CREATE };
         let prepare = move |is_ours: bool| {
             let flags = OpenFlags::default() & !OpenFlags::SQLITE_OPEN_CREATE | create;
             let conn = Connection::open_with_flags(location.path(), flags)?;
@@ -185,12 +190,15 @@ impl WriteConnection {
                 }
             };
             let (mut conn, log) = prepare(is_ours).map_err(|error| unusable(&name, error))?;
-            opening.opened(&conn);
+            if options.can_be_given_up {
+                opening.opened(&conn);
+            }
             match begin(&mut conn, log) {
                 Ok(begun) => Ok((conn, begun)),
                 Err(error) => {
-                    // What is wrong with the file may be in the way of closing it properly, too.
-                    drop(close(conn));
+                    opening.closing();
+                    // What is wrong with the file may be in the way of that, too. A room that slept still ends as it should.
+                    drop(if is_known { leave(conn) } else { close(conn) });
                     Err(error)
                 }
             }
@@ -231,6 +239,9 @@ impl WriteConnection {
 
 impl Drop for WriteConnection {
     fn drop(&mut self) {
+        if self.conn.try_lock().is_ok_and(|conn| conn.is_none()) {
+            return;
+        }
         // A job may be at work with it, and closing blocks. Outside of a runtime nobody minds.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let conn = self.conn.clone();
@@ -372,19 +383,31 @@ impl ReadConnections {
         &self,
         job: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let permit = self.idle.clone().acquire_owned().await.map_err(|_| Error::GoingAway)?;
+        self.run_once(|| {}, job).await
+    }
+
+    /// The same, and does what is to be done once nobody can [rest](Self::rest) the connections before the job has ended.
+    pub(crate) async fn run_once<T: Send + 'static>(
+        &self,
+        begun: impl FnOnce(),
+        job: impl FnOnce(&Connection) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        // Both the job and the connection are to come to their end.
+        let permit = Arc::new(self.idle.clone().acquire_owned().await.map_err(|_| Error::GoingAway)?);
+        begun();
         let object = self.pool()?.get().await.map_err(|error| pool_error(&self.room, error))?;
+        let permit_of_job = permit.clone();
         let result = object.interact(move |conn| {
-            let _permit = permit;
+            let _permit = permit_of_job;
             let tx = conn.transaction()?;
             let result = job(&tx);
             tx.finish()?;
             Ok(result)
         });
-        result
-            .await
-            .map_err(|error| interact_error(&self.room, &error))?
-            .map_err(|error| Error::sqlite(&self.room, error))
+        let result = result.await;
+        drop(object);
+        drop(permit);
+        result.map_err(|error| interact_error(&self.room, &error))?.map_err(|error| Error::sqlite(&self.room, error))
     }
 
     /// Whether there are any yet.

@@ -76,7 +76,7 @@ impl Forwarder {
                 // Positions are the primary's.
                 Job::Forget(_, done) => drop(done.send(Ok(()))),
                 // Replicas read through connections of their own.
-                Job::Read(_) | Job::Stir => {}
+                job @ (Job::Read(_) | Job::Stir) => job.fail(Error::GoingAway),
                 Job::Migrate(resident, done) => {
                     let stamp = resident.stamp();
                     let opened = open(&self.room, &*self.primary, &stamp, self.patience).await;

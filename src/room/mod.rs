@@ -243,7 +243,6 @@ impl Room {
                 awake: surroundings.awake.clone(),
                 file,
                 readers: readers.clone(),
-                interrupter: conn.interrupter().clone(),
                 options: WriteOptions::of(config),
             }),
             _ => None,
@@ -437,10 +436,7 @@ impl Room {
         job: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Result<T, Error> {
         match &self.reads {
-            Reads::Pool(connections) => {
-                self.queue.stir();
-                connections.run(job).await
-            }
+            Reads::Pool(connections) => connections.run_once(|| self.queue.stir(), job).await,
             Reads::Writer => self.queue.read(job).await,
         }
     }
@@ -481,7 +477,7 @@ impl Room {
         self.is_blank.load(Ordering::Relaxed) && self.now() == 0
     }
 
-    /// Whether the room's database is open, or nothing happens in it.
+    /// Whether the room's database is open.
     pub(crate) fn is_awake(&self) -> bool {
         self.queue.is_awake()
     }

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction};
@@ -14,7 +14,7 @@ use tower_sqlite_sync_wire as wire;
 use super::RoomName;
 use super::commit::{Verdict, WriteJob};
 use super::schema::ResidentSchema;
-use super::writer::Changeset;
+use super::writer::{Changeset, Outcome};
 use crate::config::SyncConfig;
 use crate::error::Error;
 
@@ -29,6 +29,9 @@ const OWN_BYTES: usize = 1 << 20;
 /// The most bytes that a queue can count.
 const MAX_WEIGHT: usize = u32::MAX as usize >> 3;
 
+/// A read, of a connection, or why there is none.
+pub(super) type ReadJob = Box<dyn FnOnce(Result<&mut Connection, Error>) + Send>;
+
 /// Where it is said whether no other process is about to commit.
 pub(super) type Looked = oneshot::Sender<Result<bool, Error>>;
 
@@ -38,7 +41,7 @@ pub(super) enum Job {
     /// A transaction of the application.
     Write(WriteJob, oneshot::Sender<Result<(), Error>>),
     /// A read; memory rooms have no other connection to read from.
-    Read(Box<dyn FnOnce(&mut Connection) + Send>),
+    Read(ReadJob),
     /// Look for what other processes have written; answers whether none of them is about to commit.
     Look(Looked),
     Migrate(ResidentSchema, oneshot::Sender<Result<(), Error>>),
@@ -50,15 +53,16 @@ pub(super) enum Job {
 }
 
 impl Job {
-    /// Tells whoever waits for it that it can't be done. Others learn it from the room's end.
+    /// Tells whoever waits for it why it can't be done. Who has gone away doesn't ask any more.
     pub(super) fn fail(self, error: Error) {
         match self {
-            // Whoever has gone away doesn't ask any more.
             Self::Write(_, done) | Self::Migrate(_, done) | Self::Forget(_, done) | Self::Close(done) => {
                 drop(done.send(Err(error)));
             }
+            Self::Changeset(queued) => drop(queued.changeset.reply.send(Outcome::Failed(error))),
+            Self::Read(job) => job(Err(error)),
             Self::Look(done) => drop(done.send(Err(error))),
-            Self::Changeset(_) | Self::Read(_) | Self::Stir => {}
+            Self::Stir => {}
         }
     }
 }
@@ -214,14 +218,18 @@ impl WriterQueue {
         job: impl FnOnce(&mut Connection) -> Option<rusqlite::Result<T>> + Send + 'static,
     ) -> Result<T, Error> {
         let (send, receive) = oneshot::channel();
-        let job = Box::new(move |conn: &mut Connection| {
-            if let Some(result) = job(conn) {
+        let room = self.room.clone();
+        let job = Box::new(move |conn: Result<&mut Connection, Error>| {
+            let result = match conn {
+                Ok(conn) => job(conn).map(|result| result.map_err(|source| Error::sqlite(&room, source))),
+                Err(error) => Some(Err(error)),
+            };
+            if let Some(result) = result {
                 drop(send.send(result));
             }
         });
         self.jobs.send(Job::Read(job)).await.map_err(|_| Error::GoingAway)?;
-        let result = receive.await.map_err(|_| Error::Panicked { room: self.room.clone() })?;
-        result.map_err(|source| Error::sqlite(&self.room, source))
+        receive.await.map_err(|_| Error::Panicked { room: self.room.clone() })?
     }
 
     /// Shows what other processes have committed. False if one of them may be about to commit: look again.
@@ -231,17 +239,17 @@ impl WriterQueue {
         looked.await.map_err(|_| Error::GoingAway)?
     }
 
-    /// Wakes a writer that sleeps.
+    /// Wakes a writer that sleeps, or is about to.
     pub(super) fn stir(&self) {
         // If the queue is full, there is work to wake it.
-        if self.sleep.is_near.load(Ordering::Relaxed) {
+        if self.sleep.load() != Sleep::UP {
             drop(self.jobs.try_send(Job::Stir));
         }
     }
 
     /// Whether the writer has its database open.
     pub(super) fn is_awake(&self) -> bool {
-        !self.sleep.is_sound.load(Ordering::Relaxed)
+        self.sleep.load() != Sleep::SOUND
     }
 
     /// Migrates the room. What clients with the schema of before have queued behind is not applied.
@@ -274,9 +282,21 @@ impl WriterQueue {
 
 /// Whether a writer sleeps.
 #[derive(Debug, Default)]
-struct Sleep {
-    is_near: AtomicBool,
-    is_sound: AtomicBool,
+struct Sleep(AtomicU8);
+
+impl Sleep {
+    const UP: u8 = 0;
+    /// It is about to close its database.
+    const NEAR: u8 = 1;
+    const SOUND: u8 = 2;
+
+    fn load(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn store(&self, sleep: u8) {
+        self.0.store(sleep, Ordering::Relaxed);
+    }
 }
 
 /// Where a queue's work comes out. Who holds it is the room's writer.
@@ -295,18 +315,17 @@ impl Jobs {
 
     /// Says that whoever works is about to sleep, so that it is to be woken when somebody reads the room.
     pub(super) fn falls_asleep(&self) {
-        self.sleep.is_near.store(true, Ordering::Relaxed);
+        self.sleep.store(Sleep::NEAR);
     }
 
     /// Says that it has closed its database.
     pub(super) fn sleeps(&self) {
-        self.sleep.is_sound.store(true, Ordering::Relaxed);
+        self.sleep.store(Sleep::SOUND);
     }
 
     /// Says that it works.
     pub(super) fn is_up(&self) {
-        self.sleep.is_near.store(false, Ordering::Relaxed);
-        self.sleep.is_sound.store(false, Ordering::Relaxed);
+        self.sleep.store(Sleep::UP);
     }
 
     /// The next one, if it is there already.

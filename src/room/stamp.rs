@@ -6,11 +6,14 @@
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use filetime::FileTime;
 
 use super::log;
+
+/// More than any file system takes for the same time.
+const OVER: Duration = Duration::from_secs(5);
 
 /// What a database's files were at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,14 +24,16 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// Stamps a database, so that whatever is written to it from now on shows: file systems count time in milliseconds, within which
-    /// another process may write, but never with the very time that the files are given here. `None` if that can't be.
+    /// Stamps a database, so that whatever is written to it from now on shows: file systems count time in milliseconds or seconds,
+    /// within which another process may write, but never with the time that the files are given here, which is over. `None` if that
+    /// can't be: only the owner of a file says when it was written.
     pub(super) fn put(file: &Path) -> Option<Self> {
         // Where there is a link to it, its log is not beside the link.
         let file = file.canonicalize().ok()?;
-        filetime::set_file_mtime(&file, FileTime::now()).ok()?;
+        let time = FileTime::from(SystemTime::now().checked_sub(OVER)?);
+        filetime::set_file_mtime(&file, time).ok()?;
         let log = log::path_of(&file);
-        match filetime::set_file_mtime(&log, FileTime::now()) {
+        match filetime::set_file_mtime(&log, time) {
             Err(error) if error.kind() != ErrorKind::NotFound => None,
             _ => Self::of(&file),
         }

@@ -47,6 +47,7 @@ struct Folder {
 /// What no other folder at the same path has: numbers of files are used again, but not at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
+    device: u64,
     inode: u64,
     created: SystemTime,
 }
@@ -57,7 +58,7 @@ impl Identity {
     fn of(folder: &Path) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
         let metadata = folder.metadata().ok()?;
-        Some(Self { inode: metadata.ino(), created: metadata.created().ok()? })
+        Some(Self { device: metadata.dev(), inode: metadata.ino(), created: metadata.created().ok()? })
     }
 
     #[cfg(not(unix))]

@@ -28,7 +28,7 @@ use crate::primary::Rights;
 /// and take some hundred kilobytes. A thousand rooms that begin within seconds would otherwise all have theirs.
 const RESTLESS: Duration = Duration::from_millis(500);
 
-/// How long a room stays awake after another process had its file open.
+/// How long a room stays awake in which [others were at work](leave) when it fell asleep.
 const UNDISTURBED: Duration = Duration::from_secs(10);
 
 /// Changes of one client, on their way into the database.
@@ -92,7 +92,7 @@ pub(crate) struct Writer {
     ending: Arc<Ending>,
     /// `None` if the database stays open for as long as the room is.
     bed: Option<Bed>,
-    /// When the room last fell asleep while another process had its file open: whatever that one does would wake it.
+    /// When the room last fell asleep without a stamp: whatever happens to its file wakes it.
     disturbed: Option<Instant>,
 }
 
@@ -116,7 +116,6 @@ pub(super) struct Bed {
     pub(super) awake: Arc<Awake>,
     pub(super) file: Arc<OpenFile>,
     pub(super) readers: ReadConnections,
-    pub(super) interrupter: Interrupter,
     pub(super) options: WriteOptions,
 }
 
@@ -181,14 +180,17 @@ impl Writer {
 
     /// Does a job, and with a changeset those behind it. A job of another kind that comes up is `next`.
     async fn work(&mut self, job: Job, next: &mut Option<Job>) -> Result<(), Error> {
-        let conn = match self.database.open(&self.bed, &self.commit, &self.jobs).await {
-            Ok(conn) => conn,
-            Err(error) => {
-                self.ending.fail(&error);
-                job.fail(error);
-                return Ok(());
+        if let Err(error) = self.wake().await {
+            self.commit.note(&error);
+            match job {
+                // It is looked again, unless the room has ended.
+                Job::Look(done) if !self.ending.has_ended() => drop(done.send(Ok(false))),
+                Job::Look(done) => drop(done.send(Err(Error::GoingAway))),
+                job => job.fail(error),
             }
-        };
+            return Ok(());
+        }
+        let Database::Open(conn, _) = &self.database else { return Ok(()) };
         let commit = self.commit.clone();
         match job {
             Job::Changeset(queued) => {
@@ -199,7 +201,7 @@ impl Writer {
                 let result = conn.run(move |conn| commit.write(conn, job)).await;
                 result.map(|result| drop(done.send(result)))
             }
-            Job::Read(job) => conn.run(job).await,
+            Job::Read(job) => conn.run(|conn| job(Ok(conn))).await,
             Job::Look(done) => look(conn, &commit, done).await,
             Job::Migrate(resident, done) => {
                 let result = conn.run(move |conn| commit.migrate(conn, &resident)).await;
@@ -266,10 +268,33 @@ impl Writer {
         self.jobs.recv().await
     }
 
+    /// Opens the database again, if it was closed.
+    async fn wake(&mut self) -> Result<(), Error> {
+        let Database::Asleep(Asleep { since, .. }) = self.database else { return Ok(()) };
+        if let Some(bed) = &self.bed {
+            bed.awake.woken(since.elapsed());
+        }
+        self.open_again(|options| options).await?;
+        tracing::debug!(room = %self.room, slept = ?since.elapsed(), "room awake");
+        Ok(())
+    }
+
+    async fn open_again(&mut self, options: impl FnOnce(WriteOptions) -> WriteOptions) -> Result<(), Error> {
+        let (Database::Asleep(asleep), Some(bed)) = (&self.database, &self.bed) else { return Ok(()) };
+        let (room, location) = (&self.room, Location::File(bed.file.path().to_owned()));
+        let expected = Expected::Known(bed.file.clone(), asleep.stamp.clone());
+        let (options, interrupter, commit) = (options(bed.options), self.interrupter.clone(), self.commit.clone());
+        let woken = move |conn: &mut Connection, log| commit.woken(conn, log);
+        let (conn, ()) = WriteConnection::open(room, &location, options, expected, interrupter, woken).await?;
+        self.database = Database::Open(conn, self.commit.meters().awake());
+        self.jobs.is_up();
+        Ok(())
+    }
+
     /// Closes the database until there is work. False if somebody reads it.
     async fn fall_asleep(&mut self) -> bool {
         let Some(bed) = &self.bed else { return false };
-        // Before readers are looked for: whoever reads from now on has the writer wake up, which sees to it that they are closed.
+        // Before readers are looked for: whoever comes to read after that has the writer wake up, which sees to it that they are closed.
         self.jobs.falls_asleep();
         let Some(resting) = bed.readers.rest().await else {
             self.jobs.is_up();
@@ -304,8 +329,11 @@ impl Writer {
 
     /// Closes the database for good, with nothing left in its log.
     async fn close(mut self) -> Result<(), Error> {
-        let opened = self.database.open(&self.bed, &self.commit, &self.jobs).await.map(drop);
-        opened.inspect_err(|error| self.ending.fail_if_unfit(error))?;
+        if let Err(error) = self.open_again(WriteOptions::to_close).await {
+            self.commit.note(&error);
+            self.commit.closed(false);
+            return Err(error);
+        }
         let Database::Open(conn, _up) = self.database else { return Err(Error::GoingAway) };
         let commit = self.commit;
         let closed = conn.end(move |mut conn, interrupter| {
@@ -316,29 +344,6 @@ impl Writer {
             closed
         });
         closed.await?.map_err(|error| Error::sqlite(&self.room, error))
-    }
-}
-
-impl Database {
-    /// The connection, which is opened again if the database was closed.
-    async fn open(&mut self, bed: &Option<Bed>, commit: &Arc<Commit>, jobs: &Jobs) -> Result<&WriteConnection, Error> {
-        if let (Self::Asleep(asleep), Some(bed)) = (&*self, bed) {
-            let (room, location) = (commit.room(), Location::File(bed.file.path().to_owned()));
-            let (expected, interrupter) =
-                (Expected::Known(bed.file.clone(), asleep.stamp.clone()), bed.interrupter.clone());
-            let woken = commit.clone();
-            let woken = move |conn: &mut Connection, log| woken.woken(conn, log);
-            let (conn, ()) = WriteConnection::open(room, &location, bed.options, expected, interrupter, woken).await?;
-            bed.awake.woken(asleep.since.elapsed());
-            jobs.is_up();
-            tracing::debug!(room = %commit.room(), slept = ?asleep.since.elapsed(), "room awake");
-            *self = Self::Open(conn, commit.meters().awake());
-        }
-        match self {
-            Self::Open(conn, _) => Ok(conn),
-            // Without a bed, nobody sleeps.
-            Self::Asleep(_) => Err(Error::GoingAway),
-        }
     }
 }
 
@@ -354,7 +359,7 @@ fn leave(
     conn.busy_timeout(Duration::ZERO)?;
     commit.finish(&mut conn);
     interrupter.closing();
-    let stamp = Stamp::put(file.path()).filter(|_| commit.has_followed(&conn));
+    let stamp = Stamp::put(file.path()).filter(|_| commit.has_followed(&mut conn));
     database::leave(conn)?;
     Ok(stamp.filter(|stamp| Stamp::of(file.path()).as_ref() == Some(stamp)))
 }

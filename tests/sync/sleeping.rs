@@ -1,5 +1,7 @@
 //! Rooms in which nothing happens sleep: their databases are closed, and nobody notices.
 
+use std::time::Duration;
+
 use rusqlite::Connection;
 use tower_sqlite_sync::Error;
 use tower_sqlite_sync_wire::Value;
@@ -182,4 +184,87 @@ async fn a_backup_takes_not_the_place_of_a_room_that_sleeps() {
     asleep(&server, "other").await;
     let refused = server.rooms.backup("r", server.file("other")).await.unwrap_err();
     assert!(refused.to_string().contains("in use"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_another_process_is_about_to_commit_while_the_room_falls_asleep_is_shown() {
+    let server = sleepy().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    let other = another_process(&server, "r");
+    for row in 1..=5 {
+        other.execute_batch(&format!("BEGIN IMMEDIATE; INSERT INTO foo VALUES ({row}, 2)")).unwrap();
+        asleep(&server, "r").await;
+        other.execute_batch("COMMIT").unwrap();
+        assert_eq!(cells(&client.changes().await), [format!("{row}.b=2")]);
+    }
+}
+
+#[tokio::test]
+async fn a_room_that_can_not_be_woken_now_can_later_and_its_clients_stay() {
+    let server = Server::with(|config| config.with_awake_rooms(0).with_busy_timeout(Duration::from_millis(10))).await;
+    let mut client = Client::join(&server, "r", 1).await;
+    asleep(&server, "r").await;
+    let other = another_process(&server, "r");
+    other.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; INSERT INTO foo VALUES (1, 2)").unwrap();
+    let written = server.rooms.write("r", |tx| tx.execute_batch("INSERT INTO foo VALUES (3, 4)")).await;
+    assert!(written.unwrap_err().to_string().contains("locked"));
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(other);
+    server.write("r", "INSERT INTO foo VALUES (5, 6)").await;
+    assert_eq!(cells(&client.changes().await), ["5.b=6"]);
+}
+
+#[tokio::test]
+async fn another_site_or_schema_that_another_process_gave_the_room_is_noticed() {
+    for (sql, code) in [
+        ("UPDATE crsql_site_id SET site_id = randomblob(16) WHERE ordinal = 0", 1001),
+        ("UPDATE crsql_master SET value = 7 WHERE key = 'schema_version'", 4400),
+    ] {
+        let server = sleepy().await;
+        let mut client = Client::join(&server, "r", 1).await;
+        asleep(&server, "r").await;
+        another_process(&server, "r").execute_batch(sql).unwrap();
+        assert_eq!(client.closed().await.0, code, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_room_whose_log_was_damaged_forks() {
+    let server = Server::with(|config| config.with_awake_rooms(0).with_watch_files(false)).await;
+    let mut client = Client::join(&server, "r", 1).await;
+    let former = client.server;
+    for row in 1..=3 {
+        server.write("r", &format!("INSERT INTO foo VALUES ({row}, 2)")).await;
+        client.changes().await;
+    }
+    asleep(&server, "r").await;
+    let log = server.file("r-wal");
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(log, bytes).unwrap();
+    let written = server.rooms.write("r", |tx| tx.execute_batch("INSERT INTO foo VALUES (4, 2)")).await;
+    assert!(matches!(written, Err(Error::FileReplaced { .. })), "{written:?}");
+    assert_eq!(client.closed().await.0, 1001);
+    assert_ne!(Client::join(&server, "r", 1).await.server, former);
+}
+
+#[tokio::test]
+async fn a_room_that_sleeps_is_forked_backed_up_and_restored() {
+    let server = sleepy().await;
+    let mut client = Client::join(&server, "r", 1).await;
+    server.write("r", "INSERT INTO foo VALUES (1, 2)").await;
+    client.changes().await;
+    asleep(&server, "r").await;
+    let copy = server.folder.path().join("copy");
+    server.rooms.backup("r", copy.clone()).await.unwrap();
+    server.rooms.fork("r").await.unwrap();
+    assert_eq!(client.closed().await.0, 1001);
+    let mut client = Client::join(&server, "r", 2).await;
+    assert_eq!(cells(&client.changes().await), ["1.b=2"]);
+    server.write("r", "INSERT INTO foo VALUES (3, 4)").await;
+    client.changes().await;
+    asleep(&server, "r").await;
+    server.rooms.restore("r", copy).await.unwrap();
+    assert_eq!(client.closed().await.0, 1001);
+    assert_eq!(server.rows("r", "SELECT * FROM foo").await, ["1|2"]);
 }

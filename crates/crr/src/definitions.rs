@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use crate::schema::CLOCK_SUFFIX;
 use crate::table::{self, Definition};
-use crate::{Result, sql};
+use crate::{Result, raw, sql};
 
 /// How many tables one query for the newest versions covers: a query has at most 2,000 columns, unless the application says less.
 const TABLES_PER_QUERY: usize = 100;
@@ -24,8 +24,8 @@ static KNOWN: Mutex<Vec<Arc<Definitions>>> = Mutex::new(Vec::new());
 /// The CRRs, in the order of their clock tables.
 #[derive(Debug)]
 pub(crate) struct Definitions {
-    /// `None` if it doesn't say all, so that they are one database's only.
-    text: Option<Arc<str>>,
+    /// `None` if they are one database's only.
+    text: Option<String>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) by_name: HashMap<String, usize>,
     /// Queries for the newest versions, each of one row, with a column for each of the next tables.
@@ -45,16 +45,18 @@ pub(crate) struct Entry {
 impl Definitions {
     /// Those of a database.
     pub(crate) fn of(db: &Connection) -> Result<Arc<Definitions>> {
-        let text: Option<Arc<str>> = text(db)?.map(Arc::from);
-        if let Some(known) = text.as_deref().and_then(find) {
+        // What is being changed is for nobody else.
+        let before = if raw::is_writing(db) { None } else { text(db)? };
+        if let Some(known) = before.as_deref().and_then(find) {
             return Ok(known);
         }
-        let is_shared = text.is_some();
-        let read = Arc::new(Definitions::read(db, text)?);
-        if is_shared {
-            keep(&read);
+        let mut read = Definitions::read(db)?;
+        // Neither is what another process has changed meanwhile.
+        if before.is_some() && before == text(db)? {
+            read.text = before;
+            return Ok(keep(read));
         }
-        Ok(read)
+        Ok(Arc::new(read))
     }
 
     /// The CRR of a clock table, read from a database that has, or had a moment ago, these definitions.
@@ -63,14 +65,13 @@ impl Definitions {
             return Ok(definition.clone());
         }
         let definition = Definition::read_crr(db, &entry.name)?.map(Arc::new);
-        // What was read in the middle of a change is for nobody else.
-        if text(db)?.as_deref() == self.text.as_deref() {
+        if self.text.is_none() || text(db)? == self.text {
             return Ok(entry.definition.get_or_init(|| definition).clone());
         }
         Ok(definition)
     }
 
-    fn read(db: &Connection, text: Option<Arc<str>>) -> Result<Definitions> {
+    fn read(db: &Connection) -> Result<Definitions> {
         // The names may be anything, so the columns are looked at too.
         let mut statement = db.prepare(&format!(
             "SELECT name FROM main.sqlite_schema AS tables
@@ -87,7 +88,7 @@ impl Definitions {
             .map(|entries| format!("SELECT {}", sql::join(entries, ", ", |entry| format!("({})", entry.newest))))
             .collect();
         let by_name = entries.iter().enumerate().map(|(at, entry)| (entry.name.clone(), at)).collect();
-        Ok(Definitions { text, entries, by_name, newest_of_many })
+        Ok(Definitions { text: None, entries, by_name, newest_of_many })
     }
 }
 
@@ -109,7 +110,7 @@ fn text(db: &Connection) -> Result<Option<String>> {
     let mut rows = statement.query([])?;
     let mut text = String::new();
     while let Some(row) = rows.next()? {
-        if row.get(4)? || text.len() > MAX_TEXT {
+        if row.get(4)? {
             return Ok(None);
         }
         for at in 0..4 {
@@ -120,6 +121,9 @@ fn text(db: &Connection) -> Result<Option<String>> {
             text.push_str(&part.len().to_string());
             text.push(':');
             text.push_str(part);
+        }
+        if text.len() > MAX_TEXT {
+            return Ok(None);
         }
     }
     Ok(Some(text))
@@ -133,12 +137,18 @@ fn find(text: &str) -> Option<Arc<Definitions>> {
     Some(found)
 }
 
-fn keep(definitions: &Arc<Definitions>) {
+/// Keeps definitions, unless somebody else was first.
+fn keep(read: Definitions) -> Arc<Definitions> {
+    if let Some(known) = read.text.as_deref().and_then(find) {
+        return known;
+    }
+    let read = Arc::new(read);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if known.len() >= MOST {
         known.remove(0);
     }
-    known.push(definitions.clone());
+    known.push(read.clone());
+    read
 }
 
 #[cfg(test)]
@@ -174,6 +184,17 @@ mod tests {
         one.execute_batch("ALTER TABLE late ADD COLUMN c").unwrap();
         let count = |conn| before.table(conn, &before.entries[0]).unwrap().unwrap().columns.len();
         assert_eq!([count(&one), count(&two), count(&one)], [2, 1, 1]);
+    }
+
+    #[test]
+    fn what_is_read_inside_a_transaction_that_writes_is_for_nobody_else() {
+        let sql = "CREATE TABLE inside (a PRIMARY KEY NOT NULL, b); SELECT crsql_as_crr('inside');";
+        let (one, two) = (database(sql), database(sql));
+        one.execute_batch("BEGIN; CREATE TABLE plain_inside (x)").unwrap();
+        let within = Definitions::of(&one).unwrap();
+        one.execute_batch("ROLLBACK").unwrap();
+        two.execute_batch("CREATE TABLE plain_inside (x)").unwrap();
+        assert!(!Arc::ptr_eq(&within, &Definitions::of(&two).unwrap()));
     }
 
     #[test]
