@@ -9,21 +9,22 @@
 //!
 //! | scenario | figure | floor | goal |
 //! |---|---:|---:|---:|
-//! | one writer, 100,000 changes in chunks of 1,000, stored and received | 338,000/s | 6,570,000/s | 200,000/s |
-//! | the same, 1,000,000; its last tenth against its first | 323,000/s; 1.27 | 7,190,000/s; 1.10 | 180,000/s; 0.8 |
-//! | 50 messages/s to 100 readers, from send to receipt: median, 99 % | 1.6 ms, 2.8 ms | 0.6 ms, 1.2 ms | 1.5 ms, 5 ms |
-//! | 2,000 messages flat out to 500 readers (sent together where they wait together) | 8,720,000/s | 7,600,000/s | 1,000,000/s |
-//! | a new client in a room of 100,000 changes; memory over idle | 0.08 s; 12 MiB | 0.003 s | 0.08 s; 64 MiB |
-//! | the same, 1,000,000 | 0.79 s; 14 MiB | 0.04 s | 0.8 s; 64 MiB |
-//! | 1,000 new rooms with two clients each; memory over idle | 390/s; 181 MiB | 5,960/s; 15 MiB | 600/s; 100 MiB: **missed** |
-//! | 5,000 idle connections in one room, each | 5.9 KiB | 6.9 KiB | 6 KiB |
-//! | 2,000 clients of 100 rooms reconnect at once, lacking half of 1,000 changes | 1.5 s | 0.2 s | 3 s |
-//! | 99 % of small writes in 100 rooms, while another room imports a million: times without | 2.9 (5.6 ms) | 17 (3.4 ms) | 5 |
+//! | one writer, 100,000 changes in chunks of 1,000, stored and received | 266,000/s | 6,670,000/s | 200,000/s |
+//! | the same, 1,000,000; its last tenth against its first | 280,000/s; 1.12 | 7,380,000/s; 1.27 | 180,000/s; 0.8 |
+//! | 50 messages/s to 100 readers, from send to receipt: median, 99 % | 2.2 ms, 3.8 ms | 0.9 ms, 1.7 ms | 1.5 ms: **missed**, 5 ms |
+//! | 2,000 messages flat out to 500 readers (sent together where they wait together) | 6,240,000/s | 6,190,000/s | 1,000,000/s |
+//! | a new client in a room of 100,000 changes; memory over idle | 0.083 s; 12 MiB | 0.005 s | 0.08 s: **missed**; 64 MiB |
+//! | the same, 1,000,000 | 1.2 s; 10 MiB | 0.05 s | 0.8 s: **missed**; 64 MiB |
+//! | 1,000 new rooms with two clients each; memory over idle | 448/s; 80 MiB | 5,350/s; 15 MiB | 600/s: **missed**; 100 MiB |
+//! | 5,000 idle connections in one room, each | 5.8 KiB | 6.9 KiB | 6 KiB |
+//! | 2,000 clients of 100 rooms reconnect at once, lacking half of 1,000 changes | 1.2 s | 0.2 s | 3 s |
+//! | 99 % of small writes in 100 rooms, while another room imports a million: times without | 2.4 (4.5 ms) | 14 (3.4 ms) | 5 |
 //!
-//! The rows of new rooms and of small writes beside an import are from a later day, on which the machine did a third less of everything
-//! else. File systems matter to new rooms: ext4 searches long for places of new files after thousands were deleted in the last minutes.
+//! All of it is one run, on a day on which the machine was slow: the engine alone merged 378,000 to 467,000 changes/s, and 490,000 to 510,000
+//! on a better one, on which the median was 1.6 ms, and the new clients had everything after 0.08 and 0.79 s. File systems matter to new rooms:
+//! in memory (tmpfs) there were 670/s, and ext4 searches long for places of new files after thousands were deleted in the last minutes.
 //!
-//! The engine alone merges 490,000 to 510,000 changes/s on that machine, and plain SQLite stores 550,000 to 570,000 rows of the same form.
+//! Plain SQLite stores 405,000 to 540,000 rows of the same form in a second on that machine.
 //!
 //! # What things cost
 //!
@@ -37,7 +38,8 @@
 //!   connection and no files open, and takes 35 KiB with its two clients. To close and to open it again costs about a millisecond of a
 //!   processor, and no sync. If rooms are woken within ten seconds, more of them stay awake.
 //! - **A new room** is one file that is written whole and synced, from a copy that was made once for its schema; its first write makes a
-//!   log, and syncs that and the folder. What the tables of a schema are is read once for all rooms that have it. (A schema's own file is left alone for a tenth of a second, the first time, if it was just written: it may not be whole.)
+//!   log, and syncs that and the folder. What the tables of a schema are is read once for all rooms that have it. (A schema's own file is
+//!   left alone for a tenth of a second, the first time, if it was just written: it may not be whole.)
 //! - **A large import** computes on one thread, and lets others have the processor every 64 changes, so that small writes in other rooms
 //!   don't wait for it at each of their steps. There are more threads than processors, and the system alone would let it go on for
 //!   milliseconds.
