@@ -5,6 +5,7 @@
 //!                 └───────────────── errands ──────────────────────────▲
 //! ```
 
+mod ahead;
 #[cfg(test)]
 mod autobahn;
 mod backoff;

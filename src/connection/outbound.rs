@@ -11,6 +11,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 use tower_sqlite_sync_wire::{Position, SiteId};
 
+use super::ahead::{Ahead, Extract};
 use super::backoff::Backoff;
 use super::errands::Errand;
 use super::{Close, End, NOBODY, Session};
@@ -53,6 +54,7 @@ pub(super) struct Outbound<'a, S> {
     rewinds: Backoff<Position>,
     /// What comes next has so many bytes, and waits until they may be under way.
     large: Option<usize>,
+    ahead: Option<Box<Ahead<'a>>>,
 }
 
 /// How far a connection is in the room's changes.
@@ -124,6 +126,7 @@ where
             timers: Timers::new(session.config),
             rewinds: Backoff::new(REWIND_DELAYS.0, REWIND_DELAYS.1),
             large: None,
+            ahead: None,
         }
     }
 
@@ -199,21 +202,31 @@ where
     }
 
     /// Sends what the database has, up to `upto` at most: as much as a frame may have, unless clients that don't take what they are sent
-    /// hold too much already. A db_version that is larger than what everybody may be sent waits until they don't.
+    /// hold too much already. What follows is read meanwhile. A db_version that is larger than what everybody may be sent waits until they don't.
     async fn catch_up(&mut self, upto: i64) -> Result<(), End> {
         let Session { room, config, sending, .. } = self.session;
         let usual = config.max_frame_bytes();
-        let wanted = self.large.unwrap_or(usual);
-        let mut share = sending.share(wanted);
-        let (max_bytes, most) = match &share {
-            Some(_) => (usual, wanted),
-            None if self.large.is_some() => {
-                self.timers.pause(SENDING_DELAY);
-                return Ok(());
-            }
-            None => (usual.min(FRAGMENT), usual.min(FRAGMENT)),
+        let extract = Extract { after: self.cursor.read, upto, left_out: self.left_out(), max_bytes: usual };
+        let ahead = match self.ahead.take() {
+            Some(ahead) => ahead.take(extract).await,
+            None => None,
         };
-        let frame = room.read_frame(self.cursor.read, upto, Some(self.left_out()), max_bytes).await?;
+        let (frame, mut share, most) = match ahead {
+            Some((frame, share)) => (frame?, Some(share), usual),
+            None => {
+                let wanted = self.large.unwrap_or(usual);
+                let share = sending.share(wanted);
+                let (max_bytes, most) = match &share {
+                    Some(_) => (usual, wanted),
+                    None if self.large.is_some() => {
+                        self.timers.pause(SENDING_DELAY);
+                        return Ok(());
+                    }
+                    None => (usual.min(FRAGMENT), usual.min(FRAGMENT)),
+                };
+                (Extract { max_bytes, ..extract }.read(room).await?, share, most)
+            }
+        };
         if frame.byte_len() > most {
             drop(share.take());
             share = sending.share(frame.byte_len());
@@ -224,6 +237,14 @@ where
             }
         }
         self.large = None;
+        // Not if others have to wait for a place, nor for who has nearly everything.
+        if frame.byte_len() >= usual / 2
+            && frame.upto < upto
+            && let Some(share) = sending.share(usual)
+        {
+            let extract = Extract { after: frame.upto, ..extract };
+            self.ahead = Some(Box::new(Ahead::begin(room, extract, share)));
+        }
         self.send_frames(&[frame], Source::Database).await
     }
 
