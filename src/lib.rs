@@ -73,7 +73,8 @@
 //!
 //! A room has one writer, which takes what is queued and commits it together; one feed, which keeps the last encoded changes; and
 //! connections that pull from the feed when their socket can take more. A connection that fell behind reads the database in
-//! bounded frames until it has caught up.
+//! bounded frames until it has caught up. Rooms in which nothing happens sleep, with their databases closed, until something does
+//! ([`awake_rooms`](SyncConfig::with_awake_rooms)).
 //!
 //! # How a connection ends
 //!

@@ -331,7 +331,8 @@ impl Writer {
     async fn close(mut self) -> Result<(), Error> {
         if let Err(error) = self.open_again(WriteOptions::to_close).await {
             self.commit.note(&error);
-            self.commit.closed(false);
+            let commit = self.commit;
+            drop(tokio::task::spawn_blocking(move || commit.closed(false)).await);
             return Err(error);
         }
         let Database::Open(conn, _up) = self.database else { return Err(Error::GoingAway) };
