@@ -24,7 +24,8 @@
 //! on a better one, on which the median was 1.6 ms, and the new clients had everything after 0.08 and 0.79 s. File systems matter to new rooms:
 //! in memory (tmpfs) there were 670/s, and ext4 searches long for places of new files after thousands were deleted in the last minutes.
 //!
-//! Plain SQLite stores 405,000 to 540,000 rows of the same form in a second on that machine.
+//! Plain SQLite, without a server and clients, stores 405,000 to 540,000 rows of the same form in a second on that machine, and makes 870 new
+//! rooms of one synced row each.
 //!
 //! # What things cost
 //!

@@ -1,7 +1,10 @@
-//! What storing an import takes without a server: by the engine, and by plain SQLite that writes the same rows and decides
-//! nothing.
+//! What storing takes without a server: an import by the engine, and by plain SQLite that writes the same rows and decides nothing; and
+//! new rooms by plain SQLite.
 
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crr::{Change, Merge, MergeOptions, SiteId};
@@ -34,6 +37,39 @@ impl Storage {
             engine: engine(&database(&folder.path().join("engine"))?, &rows)?,
         })
     }
+}
+
+/// How long plain SQLite takes for so many rooms, with as many threads as there are processors: each is a file that is written whole and
+/// synced, and a synced row in it. All stay open.
+pub(crate) fn new_rooms(folder: &Path, rooms: usize) -> Result<Duration, Fault> {
+    let folder = TempDir::with_prefix_in("load-", folder)?;
+    let template = folder.path().join("template");
+    drop(plain_database(&template)?);
+    let (template, row) = (fs::read(&template)?, Row::of(0));
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let make = &|first: usize| {
+        let new_room = |number: usize| {
+            let path = folder.path().join(number.to_string());
+            let mut file = File::create_new(&path)?;
+            file.write_all(&template)?;
+            file.sync_all()?;
+            let conn = open(&path)?;
+            sqlite(&conn, std::slice::from_ref(&row))?;
+            Ok(conn)
+        };
+        (first..rooms).step_by(threads).map(new_room).collect::<Result<Vec<_>, Fault>>()
+    };
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let makers: Vec<_> =
+            (0..threads).map(|first| scope.spawn(move || make(first).map(|open| (open, Instant::now())))).collect();
+        let ended = makers.into_iter().map(|maker| {
+            let (_open, ended) = maker.join().map_err(|_| Fault::Setup("a thread has died".to_owned()))??;
+            Ok(ended)
+        });
+        let ended = ended.collect::<Result<Vec<Instant>, Fault>>()?;
+        Ok(ended.into_iter().fold(start, Instant::max).duration_since(start))
+    })
 }
 
 fn engine(conn: &Connection, rows: &[Row]) -> Result<Duration, Fault> {
@@ -123,6 +159,13 @@ fn open(file: &Path) -> Result<Connection, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn new_rooms_take_time_and_leave_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(new_rooms(folder.path(), 5).unwrap() > Duration::ZERO);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn both_store_the_same_rows_and_clocks() {
