@@ -54,6 +54,7 @@ pub(super) struct Outbound<'a, S> {
     rewinds: Backoff<Position>,
     /// What comes next has so many bytes, and waits until they may be under way.
     large: Option<usize>,
+    /// What comes next, while the client catches up.
     ahead: Option<Box<Ahead<'a>>>,
 }
 
@@ -198,6 +199,8 @@ where
                 Pull::Behind(upto) => Box::pin(self.catch_up(upto)).await?,
             }
         }
+        // Whoever waits, for whatever reason, keeps nothing that others may need meanwhile.
+        self.ahead = None;
         self.flush().await
     }
 
@@ -237,9 +240,10 @@ where
             }
         }
         self.large = None;
-        // Not if others have to wait for a place, nor for who has nearly everything.
+        // Not if others have to wait for a place, nor for who has nearly everything, or waits after each message.
         if frame.byte_len() >= usual / 2
             && frame.upto < upto
+            && config.notify_interval().is_zero()
             && let Some(share) = sending.share(usual)
         {
             let extract = Extract { after: frame.upto, ..extract };

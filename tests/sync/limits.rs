@@ -424,6 +424,27 @@ async fn what_is_under_way_to_clients_has_a_limit_beyond_which_they_are_sent_les
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_its_next_message_holds_nothing_of_what_others_may_be_sent() {
+    const FRAME: usize = 1 << 20;
+    let hour = Duration::from_secs(3_600);
+    let server = Piped::with(|config| {
+        let config = config.with_max_frame_bytes(FRAME).with_feed_window_bytes(0).with_notify_interval(hour);
+        config.with_sending_bytes(2 * FRAME).with_heartbeat(hour).with_slow_reader_timeout(hour)
+    });
+    server.rooms.create_room("r", "main.sql").await.unwrap();
+    for k in 1..=5 * FRAME / PIPE {
+        server.write("r", &format!("INSERT INTO foo (a, b) VALUES ({k}, zeroblob({}))", PIPE / 2)).await;
+    }
+    // It has had a frame, and comes to the next in an hour.
+    let mut waiting = server.join("r", 1).await;
+    assert!(waiting.changes().await.changes.len() > 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let _stuck = server.join("r", 2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(server.join("r", 3).await.changes().await.changes.len() > 1, "a whole frame");
+}
+
 /// Bytes that each connection may send of a message before they count.
 const FREE: usize = 256 << 10;
 

@@ -161,10 +161,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn new_rooms_take_time_and_leave_nothing() {
+    fn new_rooms_leave_nothing_and_what_goes_wrong_in_a_thread_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(new_rooms(folder.path(), 5).unwrap() > Duration::ZERO);
+        new_rooms(folder.path(), 5).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        new_rooms(&folder.path().join("missing"), 5).unwrap_err();
     }
 
     #[test]
