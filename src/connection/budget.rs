@@ -37,6 +37,13 @@ impl Budget {
         // Not `then_some`: a share that is made gives back when it is dropped.
         self.take(bytes).then(|| Share { budget: self, bytes })
     }
+
+    /// The same, for what can do without: half of the budget is left to others.
+    pub(super) fn share_of_plenty(&self, bytes: usize) -> Option<Share<'_>> {
+        let taken = |left: usize| left.checked_sub(bytes).filter(|rest| *rest >= self.all / 2);
+        let is_taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok();
+        is_taken.then(|| Share { budget: self, bytes })
+    }
 }
 
 /// A part of a [`Budget`].
@@ -71,5 +78,16 @@ mod tests {
         assert!(budget.share(100).is_none());
         drop(share);
         assert!(budget.share(100).is_some());
+    }
+
+    #[test]
+    fn what_can_do_without_leaves_half_to_others() {
+        let budget = Budget::new(10);
+        let share = budget.share_of_plenty(5).unwrap();
+        assert!(budget.share_of_plenty(1).is_none());
+        assert!(budget.share(5).is_some());
+        drop(share);
+        assert!(budget.share_of_plenty(6).is_none());
+        assert!(budget.share_of_plenty(5).is_some());
     }
 }

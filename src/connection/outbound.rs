@@ -244,7 +244,7 @@ where
         if frame.byte_len() >= usual / 2
             && frame.upto < upto
             && config.notify_interval().is_zero()
-            && let Some(share) = sending.share(usual)
+            && let Some(share) = sending.share_of_plenty(usual)
         {
             let extract = Extract { after: frame.upto, ..extract };
             self.ahead = Some(Box::new(Ahead::begin(room, extract, share)));
