@@ -1,13 +1,27 @@
-//! Reading ahead: what a client that catches up is sent next is read while what it is sent now is on its way.
+//! Reading ahead: what a client that catches up is sent next is read while what it is sent now is on its way, by two readers side by
+//! side.
+//!
+//! ```text
+//!   sent          now         1st reading     2nd reading
+//!   ─────────┬───────────┬───────────────┬───────────────┬ ─ ─ ─ ▶ db_versions
+//! ```
+//!
+//! A frame ends where it is full, which is known when it was read. The second reading must know before where the first one ends, so
+//! each has its last db_version from the outset: the one that nearly fills a frame if the changes are as dense as those before.
+//! Where they are denser, a reading ends sooner, and what the one behind it has read is dropped.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio_util::task::AbortOnDropHandle;
 use tower_sqlite_sync_wire::SiteId;
 
-use super::budget::Share;
+use super::budget::{Budget, Share};
 use crate::error::Error;
 use crate::room::{Frame, Room};
+
+/// As many as a room has readers.
+const READINGS: usize = 2;
 
 /// What is read from a room's database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,30 +42,57 @@ impl Extract {
     fn begins(self, other: Self) -> bool {
         self.upto <= other.upto && Self { upto: other.upto, ..self } == other
     }
+
+    /// The part of it that nearly fills a frame, if there are as many bytes in a db_version as in those of `frame`.
+    fn portion(self, frame: &Frame) -> Self {
+        let versions = u128::try_from(frame.upto.saturating_sub(frame.after)).unwrap_or_default();
+        let bytes = u128::try_from(frame.byte_len()).unwrap_or_default();
+        let most = u128::try_from(self.max_bytes - self.max_bytes / 8).unwrap_or_default();
+        let fitting = versions.saturating_mul(most).checked_div(bytes).unwrap_or(u128::MAX);
+        let fitting = i64::try_from(fitting).unwrap_or(i64::MAX).max(1);
+        Self { upto: self.upto.min(self.after.saturating_add(fitting)), ..self }
+    }
 }
 
-/// A frame that is being read before it is needed.
-#[derive(Debug)]
+/// Frames that are being read before they are needed, one behind the other.
+#[derive(Debug, Default)]
 pub(super) struct Ahead<'a> {
+    readings: VecDeque<Reading<'a>>,
+}
+
+#[derive(Debug)]
+struct Reading<'a> {
     extract: Extract,
-    reading: AbortOnDropHandle<Result<Arc<Frame>, Error>>,
+    frame: AbortOnDropHandle<Result<Arc<Frame>, Error>>,
     /// Its place among what is on its way to clients.
     share: Share<'a>,
 }
 
 impl<'a> Ahead<'a> {
-    pub(super) fn begin(room: &Arc<Room>, extract: Extract, share: Share<'a>) -> Self {
-        let room = room.clone();
-        let reading = AbortOnDropHandle::new(tokio::spawn(async move { extract.read(&room).await }));
-        Self { extract, reading, share }
+    /// Has what follows `frame` of `extract` read, as far as there is a place for it that others don't need.
+    pub(super) fn follow(&mut self, room: &Arc<Room>, frame: &Frame, extract: Extract, sending: &'a Budget) {
+        let mut after = self.readings.back().map_or(frame.upto, |last| last.extract.upto);
+        while self.readings.len() < READINGS && after < extract.upto {
+            let Some(share) = sending.share_of_plenty(extract.max_bytes) else { break };
+            let extract = Extract { after, ..extract }.portion(frame);
+            after = extract.upto;
+            let room = room.clone();
+            let frame = AbortOnDropHandle::new(tokio::spawn(async move { extract.read(&room).await }));
+            self.readings.push_back(Reading { extract, frame, share });
+        }
     }
 
-    /// The frame, if it is the one that is wanted now.
-    pub(super) async fn take(self, wanted: Extract) -> Option<(Result<Arc<Frame>, Error>, Share<'a>)> {
-        if !self.extract.begins(wanted) {
-            return None;
+    /// The next frame, if it is the one that is wanted now. Otherwise everything is dropped that was read.
+    pub(super) async fn take(&mut self, wanted: Extract) -> Option<(Result<Arc<Frame>, Error>, Share<'a>)> {
+        match self.readings.pop_front() {
+            Some(next) if next.extract.begins(wanted) => {
+                Some((next.frame.await.unwrap_or(Err(Error::GoingAway)), next.share))
+            }
+            _ => {
+                self.readings.clear();
+                None
+            }
         }
-        Some((self.reading.await.unwrap_or(Err(Error::GoingAway)), self.share))
     }
 }
 
@@ -59,9 +100,11 @@ impl<'a> Ahead<'a> {
 mod tests {
     use super::*;
 
+    const EXTRACT: Extract = Extract { after: 3, upto: 7, left_out: SiteId::from_bytes([1; 16]), max_bytes: 100 };
+
     #[test]
     fn what_was_read_ahead_does_if_nothing_but_the_end_has_changed() {
-        let read = Extract { after: 3, upto: 7, left_out: SiteId::from_bytes([1; 16]), max_bytes: 100 };
+        let read = EXTRACT;
         assert!(read.begins(read) && read.begins(Extract { upto: 9, ..read }));
         for other in [
             Extract { after: 4, ..read },
@@ -71,5 +114,15 @@ mod tests {
         ] {
             assert!(!read.begins(other));
         }
+    }
+
+    #[test]
+    fn a_reading_ends_where_a_frame_would_be_nearly_full() {
+        let ends = |frame: Frame| Extract { after: 50, upto: 1_000, max_bytes: 80, ..EXTRACT }.portion(&frame).upto;
+        assert_eq!(ends(Frame::of_size(40, 50, 20)), 50 + 35, "two bytes a version");
+        assert_eq!(ends(Frame::of_size(40, 41, 500)), 51, "a version is not cut");
+        assert_eq!(ends(Frame::of_size(0, 50, 1)), 1_000);
+        assert_eq!(ends(Frame::of_size(0, 50, 0)), 1_000, "those may all be the client's own");
+        assert_eq!(ends(Frame::of_size(0, i64::MAX, 1)), 1_000);
     }
 }

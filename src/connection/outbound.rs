@@ -55,7 +55,7 @@ pub(super) struct Outbound<'a, S> {
     /// What comes next has so many bytes, and waits until they may be under way.
     large: Option<usize>,
     /// What comes next, while the client catches up.
-    ahead: Option<Box<Ahead<'a>>>,
+    ahead: Ahead<'a>,
 }
 
 /// How far a connection is in the room's changes.
@@ -127,7 +127,7 @@ where
             timers: Timers::new(session.config),
             rewinds: Backoff::new(REWIND_DELAYS.0, REWIND_DELAYS.1),
             large: None,
-            ahead: None,
+            ahead: Ahead::default(),
         }
     }
 
@@ -200,7 +200,7 @@ where
             }
         }
         // Whoever waits, for whatever reason, keeps nothing that others may need meanwhile.
-        self.ahead = None;
+        self.ahead = Ahead::default();
         self.flush().await
     }
 
@@ -210,11 +210,7 @@ where
         let Session { room, config, sending, .. } = self.session;
         let usual = config.max_frame_bytes();
         let extract = Extract { after: self.cursor.read, upto, left_out: self.left_out(), max_bytes: usual };
-        let ahead = match self.ahead.take() {
-            Some(ahead) => ahead.take(extract).await,
-            None => None,
-        };
-        let (frame, mut share, most) = match ahead {
+        let (frame, mut share, most) = match self.ahead.take(extract).await {
             Some((frame, share)) => (frame?, Some(share), usual),
             None => {
                 let wanted = self.large.unwrap_or(usual);
@@ -241,13 +237,8 @@ where
         }
         self.large = None;
         // Not if others have to wait for a place, nor for who has nearly everything, or waits after each message.
-        if frame.byte_len() >= usual / 2
-            && frame.upto < upto
-            && config.notify_interval().is_zero()
-            && let Some(share) = sending.share_of_plenty(usual)
-        {
-            let extract = Extract { after: frame.upto, ..extract };
-            self.ahead = Some(Box::new(Ahead::begin(room, extract, share)));
+        if frame.byte_len() >= usual / 2 && config.notify_interval().is_zero() {
+            self.ahead.follow(room, &frame, extract, sending);
         }
         self.send_frames(&[frame], Source::Database).await
     }
