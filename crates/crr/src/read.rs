@@ -237,7 +237,7 @@ impl Scan {
             if self.find_rows(engine, end)? {
                 self.read_rows(engine, end)?;
                 self.range = (self.range * 2).min(BATCH);
-            } else if self.range > 1 {
+            } else if self.range > 1 && !self.is_one_version(end) {
                 self.range /= 2;
                 continue;
             } else {
@@ -251,6 +251,9 @@ impl Scan {
     /// The last version of the next batch: that of the first table to have enough entries.
     fn end_of_batch(&self, engine: &Engine) -> Result<i64> {
         let mut end = self.up_to;
+        if self.is_one_version(end) {
+            return Ok(end);
+        }
         for (_, table) in &self.newer {
             let version: Option<i64> = engine
                 .db()
@@ -260,6 +263,11 @@ impl Scan {
             end = version.map_or(end, |version| version.min(end));
         }
         Ok(end)
+    }
+
+    /// Whether a batch up to `end` can't be made smaller.
+    fn is_one_version(&self, end: i64) -> bool {
+        end <= self.after.saturating_add(1)
     }
 
     /// Fills `rows` with the rows that have entries with versions up to `end`. False if there are too many entries.
