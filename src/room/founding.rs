@@ -1,12 +1,14 @@
 //! A new room's file: a copy of a database that has the room's schema already, under a site id of its own.
 //!
 //! To have SQLite make a file, run a schema in it and switch its journal takes some ten milliseconds and a dozen syncs. All rooms of
-//! one schema begin alike, so their beginning is made once, in memory, and written as one file, which comes to its place whole.
+//! one schema begin alike but for their site id, so their beginning is made once, in memory, and written as one file, which comes to
+//! its place whole.
 
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crr::SiteId;
 use rusqlite::Connection;
 
 use super::announced;
@@ -19,6 +21,9 @@ const MOST: usize = 8;
 /// Where a database file says how it is written and read: in write-ahead mode (<https://www.sqlite.org/fileformat2.html>, 1.3.3).
 const MODE: std::ops::Range<usize> = 18..20;
 const WRITE_AHEAD: [u8; 2] = [2, 2];
+
+/// Bytes of a site id.
+const SITE_ID: usize = 16;
 
 /// Makes the files of new rooms.
 #[derive(Debug, Default)]
@@ -38,7 +43,11 @@ impl Founders {
             // Of a file that was removed. SQLite knows that they don't belong to one that it makes itself.
             return Ok(Founding::LeftToSqlite);
         }
-        let Some(bytes) = self.founder(resident).beginning() else { return Ok(Founding::LeftToSqlite) };
+        let founder = self.founder(resident);
+        let Some(beginning) = &founder.beginning else { return Ok(Founding::LeftToSqlite) };
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let bytes = beginning.file_of(SiteId::from_random_bytes(random));
         self.swept.get_or_init(|| Staged::sweep(file));
         match Staged::of(file, &bytes)?.settle_first() {
             Ok(()) => Ok(Founding::Made),
@@ -61,7 +70,7 @@ impl Founders {
         if founders.len() >= MOST {
             founders.remove(0);
         }
-        let founder = Arc::new(Founder { schema, beginning: Mutex::new(begin(resident).ok().flatten()) });
+        let founder = Arc::new(Founder::new(resident));
         founders.push(founder.clone());
         founder
     }
@@ -87,24 +96,64 @@ pub(super) enum Founding {
 #[derive(Debug)]
 struct Founder {
     schema: WantedSchema,
-    /// In memory. `None` if rooms with this schema don't begin alike, or not at all.
-    beginning: Mutex<Option<Connection>>,
+    /// `None` if rooms with this schema don't begin alike, or not at all.
+    beginning: Option<Beginning>,
 }
 
 impl Founder {
-    /// A database file for one room.
-    fn beginning(&self) -> Option<Vec<u8>> {
-        let conn = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
-        let conn = conn.as_ref()?;
-        crr::Crr::of(conn).and_then(|crr| crr.take_new_site_id()).ok()?;
-        let mut bytes = conn.serialize("main").ok()?.to_vec();
-        bytes.get_mut(MODE)?.copy_from_slice(&WRITE_AHEAD);
-        Some(bytes)
+    fn new(resident: &ResidentSchema) -> Self {
+        Self { schema: resident.stamp(), beginning: begin(resident).ok().flatten() }
     }
 }
 
-/// A database in memory that has the schema; `None` if the schema fills it, with what may be meant to differ from room to room.
-fn begin(resident: &ResidentSchema) -> crr::Result<Option<Connection>> {
+/// A database file in which only the site id differs from room to room.
+#[derive(Debug)]
+struct Beginning {
+    bytes: Vec<u8>,
+    /// Where in them the site id is.
+    places: Vec<usize>,
+}
+
+impl Beginning {
+    /// That of a database. `None` if the file is not all that it takes.
+    fn of(conn: &Connection) -> crr::Result<Option<Self>> {
+        let site = crr::Crr::of(conn)?.site_id()?;
+        let mut bytes = conn.serialize("main")?.to_vec();
+        let Some(mode) = bytes.get_mut(MODE) else { return Ok(None) };
+        mode.copy_from_slice(&WRITE_AHEAD);
+        let places = bytes.windows(SITE_ID).enumerate().filter(|(_, bytes)| bytes == site.as_bytes());
+        let places = places.map(|(at, _)| at).collect();
+        let beginning = Self { bytes, places };
+        let is_whole = beginning.is_sound_for(SiteId::from_bytes([0; 16]))?;
+        Ok(is_whole.then_some(beginning))
+    }
+
+    /// The file of a room that is this site: its id is wherever the other one was, in the table and in its index. (Of one row, an index
+    /// is in order whatever the row is.)
+    fn file_of(&self, site: SiteId) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        for at in &self.places {
+            if let Some(id) = bytes.get_mut(*at..).and_then(<[u8]>::first_chunk_mut) {
+                *id = *site.as_bytes();
+            }
+        }
+        bytes
+    }
+
+    /// Whether SQLite finds nothing wrong with the file of a room that is this site, and the engine that site in it.
+    fn is_sound_for(&self, site: SiteId) -> crr::Result<bool> {
+        let mut file = self.file_of(site);
+        // A database in memory has no log.
+        file.get_mut(MODE).into_iter().flatten().for_each(|mode| *mode = 1);
+        let mut conn = Connection::open_in_memory()?;
+        conn.deserialize_read_exact("main", file.as_slice(), file.len(), true)?;
+        let found: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        Ok(found == "ok" && crr::load(&conn)?.site_id()? == site)
+    }
+}
+
+/// What rooms with the schema begin with; `None` if the schema fills its tables, with what may be meant to differ from room to room.
+fn begin(resident: &ResidentSchema) -> crr::Result<Option<Beginning>> {
     let mut conn = Connection::open_in_memory()?;
     crr::load(&conn)?;
     schema::run(&mut conn, resident)?;
@@ -121,7 +170,7 @@ fn begin(resident: &ResidentSchema) -> crr::Result<Option<Connection>> {
         };
         tables.iter().map(filled).collect::<rusqlite::Result<Vec<_>>>()?.contains(&true)
     };
-    Ok((!is_filled).then_some(conn))
+    if is_filled { Ok(None) } else { Beginning::of(&conn) }
 }
 
 #[cfg(test)]

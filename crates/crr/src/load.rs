@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use rusqlite::types::Value;
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
+use crate::settings::{MERGE_EQUAL_VALUES, merge_equal_values};
 use crate::state::{Engine, SharedEngine};
 use crate::{Error, Result, SiteId, changes_vtab, clset, functions, hooks, raw, unpack_vtab};
 
@@ -51,6 +52,9 @@ pub(crate) fn load(conn: &Connection) -> Result<SharedEngine> {
     reading.finish()?;
     let writing = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
     set_up(&writing)?;
+    if !is_set_up(&writing)? {
+        return Err(NO_SITE_ID);
+    }
     writing.commit()?;
     attach(conn)
 }
@@ -59,8 +63,6 @@ pub(crate) fn load(conn: &Connection) -> Result<SharedEngine> {
 fn attach(conn: &Connection) -> Result<SharedEngine> {
     let engine = Arc::new(Engine::new(conn)?);
     engine.refresh_schema()?;
-    engine.site_id()?;
-    engine.merge_equal_values()?;
     functions::register(conn, &engine)?;
     changes_vtab::register(conn, &engine)?;
     clset::register(conn, &engine)?;
@@ -69,7 +71,7 @@ fn attach(conn: &Connection) -> Result<SharedEngine> {
     Ok(engine)
 }
 
-/// Whether all system tables are there and current. An error if the file is too old.
+/// Whether all system tables are there and current. An error if the file is too old, or what is in them can't be used.
 fn is_set_up(conn: &Connection) -> Result<bool> {
     let tables: i64 = conn.query_row(
         "SELECT count(*) FROM main.sqlite_schema
@@ -77,7 +79,25 @@ fn is_set_up(conn: &Connection) -> Result<bool> {
         [],
         |row| row.get(0),
     )?;
-    Ok(tables == 3 && checked_version(conn)? >= VERSION && has_own_site_id(conn)?)
+    if tables != 3 {
+        return Ok(false);
+    }
+    // One statement for all: to prepare one takes longer than what it does.
+    let mut statement = conn.prepare(
+        "SELECT (SELECT value FROM main.crsql_master WHERE key = 'crsqlite_version'),
+                (SELECT value FROM main.crsql_master WHERE key = 'config.' || ?1),
+                (SELECT site_id FROM main.crsql_site_id WHERE ordinal = 0)",
+    )?;
+    let mut rows = statement.query([MERGE_EQUAL_VALUES])?;
+    let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let version = supported_version(row.get_ref(0)?)?;
+    merge_equal_values(row.get_ref(1)?)?;
+    let site = row.get_ref(2)?;
+    if site == ValueRef::Null {
+        return Ok(false);
+    }
+    read_site_id(site)?;
+    Ok(version >= VERSION)
 }
 
 fn set_up(conn: &Connection) -> Result<()> {
@@ -93,18 +113,14 @@ fn set_up(conn: &Connection) -> Result<()> {
     }
     if !has_own_site_id(conn)? {
         let id = random_site_id(conn)?;
-        conn.execute("INSERT INTO main.crsql_site_id (site_id, ordinal) VALUES (?1, 0)", [id.as_slice()])?;
+        conn.execute("INSERT INTO main.crsql_site_id (site_id, ordinal) VALUES (?1, 0)", [id.as_bytes().as_slice()])?;
     }
     Ok(())
 }
 
-/// A random id in the layout of a version 4 UUID (RFC 9562 §5.4).
-fn random_site_id(conn: &Connection) -> Result<[u8; 16]> {
-    let mut id: [u8; 16] = conn.prepare_cached("SELECT randomblob(16)")?.query_row([], |row| row.get(0))?;
-    let [_, _, _, _, _, _, version, _, variant, ..] = &mut id;
-    *version = *version & 0x0f | 0x40;
-    *variant = *variant & 0x3f | 0x80;
-    Ok(id)
+fn random_site_id(conn: &Connection) -> Result<SiteId> {
+    let random = conn.prepare_cached("SELECT randomblob(16)")?.query_row([], |row| row.get(0))?;
+    Ok(SiteId::from_random_bytes(random))
 }
 
 fn table_exists(conn: &Connection, name: &str) -> Result<bool> {
@@ -116,7 +132,11 @@ fn checked_version(conn: &Connection) -> Result<i64> {
     let value: Option<Value> = conn
         .query_row("SELECT value FROM main.crsql_master WHERE key = 'crsqlite_version'", [], |row| row.get(0))
         .optional()?;
-    let found = if let Some(Value::Integer(version)) = value { version } else { 0 };
+    supported_version(value.as_ref().map_or(ValueRef::Null, ValueRef::from))
+}
+
+fn supported_version(value: ValueRef<'_>) -> Result<i64> {
+    let found = if let ValueRef::Integer(version) = value { version } else { 0 };
     if found < OLDEST_VERSION { Err(Error::UnsupportedVersion { found }) } else { Ok(found) }
 }
 
@@ -126,19 +146,24 @@ fn has_own_site_id(conn: &Connection) -> Result<bool> {
 
 const NO_SITE_ID: Error = Error::DamagedFile { reason: "it has no site id of its own" };
 
+fn read_site_id(value: ValueRef<'_>) -> Result<SiteId> {
+    let id = value.as_blob().ok().and_then(SiteId::from_slice);
+    id.ok_or(Error::DamagedFile { reason: "its site id isn't 16 bytes long" })
+}
+
 impl Engine {
     /// Makes this database another site than it was.
     pub(crate) fn take_new_site_id(&self) -> Result<SiteId> {
         let id = random_site_id(self.db())?;
         let mut replace = self.db().prepare_cached("UPDATE main.crsql_site_id SET site_id = ?1 WHERE ordinal = 0")?;
-        let replaced = replace.execute([id.as_slice()])?;
+        let replaced = replace.execute([id.as_bytes().as_slice()])?;
         if replaced == 0 {
             return Err(NO_SITE_ID);
         }
         // What the id that it had stood for.
         self.authors.changed(raw::content_stamp(self.db())?);
         self.last_row.forget();
-        Ok(SiteId::from_bytes(id))
+        Ok(id)
     }
 
     /// The id of this database, as the file has it.
@@ -146,10 +171,6 @@ impl Engine {
         let mut statement = self.db().prepare_cached("SELECT site_id FROM main.crsql_site_id WHERE ordinal = 0")?;
         let mut rows = statement.query([])?;
         let row = rows.next()?.ok_or(NO_SITE_ID)?;
-        row.get_ref(0)?
-            .as_blob()
-            .ok()
-            .and_then(SiteId::from_slice)
-            .ok_or(Error::DamagedFile { reason: "its site id isn't 16 bytes long" })
+        read_site_id(row.get_ref(0)?)
     }
 }

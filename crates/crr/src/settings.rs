@@ -2,13 +2,22 @@
 //! change them.
 
 use rusqlite::OptionalExtension;
-use rusqlite::types::Value;
+use rusqlite::types::{Value, ValueRef};
 
 use crate::state::Engine;
 use crate::{Error, Result};
 
 /// The setting that lets the larger site id win between equal values, if it is 1.
 pub(crate) const MERGE_EQUAL_VALUES: &str = "merge-equal-values";
+
+/// The setting [`MERGE_EQUAL_VALUES`], by what the file has; 0 if that is nothing.
+pub(crate) fn merge_equal_values(value: ValueRef<'_>) -> Result<i64> {
+    match value {
+        ValueRef::Null => Ok(0),
+        ValueRef::Integer(value) => Ok(value),
+        _ => Err(Error::DamagedFile { reason: "the setting merge-equal-values isn't an integer" }),
+    }
+}
 
 impl Engine {
     /// The setting [`MERGE_EQUAL_VALUES`]; 0 if it was never set.
@@ -18,11 +27,7 @@ impl Engine {
             .prepare_cached("SELECT value FROM main.crsql_master WHERE key = 'config.' || ?1")?
             .query_row([MERGE_EQUAL_VALUES], |row| row.get(0))
             .optional()?;
-        match value {
-            None => Ok(0),
-            Some(Value::Integer(value)) => Ok(value),
-            Some(_) => Err(Error::DamagedFile { reason: "the setting merge-equal-values isn't an integer" }),
-        }
+        merge_equal_values(value.as_ref().map_or(ValueRef::Null, ValueRef::from))
     }
 
     /// Stores the setting [`MERGE_EQUAL_VALUES`].

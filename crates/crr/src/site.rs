@@ -12,6 +12,14 @@ impl SiteId {
         SiteId(bytes)
     }
 
+    /// The id of a new site, out of random bytes, in the layout of a version 4 UUID (RFC 9562 §5.4).
+    pub const fn from_random_bytes(mut bytes: [u8; 16]) -> SiteId {
+        let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
+        *version = *version & 0x0f | 0x40;
+        *variant = *variant & 0x3f | 0x80;
+        SiteId(bytes)
+    }
+
     /// The bytes of the id.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
@@ -53,6 +61,13 @@ mod tests {
         let id = SiteId::from_bytes([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 254, 255]);
         assert_eq!(id.to_string(), "000102030405060708090a0b0c0dfeff");
         assert_eq!(format!("{id:?}"), id.to_string());
+    }
+
+    #[test]
+    fn a_random_site_is_a_version_4_uuid() {
+        let uuid = |byte| SiteId::from_random_bytes([byte; 16]).to_string();
+        assert_eq!(uuid(0x00), "00000000000040008000000000000000");
+        assert_eq!(uuid(0xff), "ffffffffffff4fffbfffffffffffffff");
     }
 
     #[test]
