@@ -165,8 +165,9 @@ pub(super) fn begin_again(tx: &Connection, site: SiteId) -> rusqlite::Result<()>
     Ok(())
 }
 
+/// Whether there is the table, in a transaction that has read something: then SQLite knows of the tables that others have made.
 fn exists(conn: &Connection) -> rusqlite::Result<bool> {
-    conn.prepare_cached("SELECT 1 FROM main.sqlite_schema WHERE name = 'crsql_sync_announced'")?.exists([])
+    conn.table_exists(Some(c"main"), c"crsql_sync_announced")
 }
 
 /// Forgets everything: the room has become another site, of which nobody has seen anything.

@@ -192,7 +192,8 @@ impl Commit {
     /// end its commit in shared memory, of which nothing tells.
     fn is_nobody_writing(&self, conn: &mut Connection) -> crr::Result<bool> {
         conn.busy_timeout(Duration::ZERO)?;
-        let locked = conn.transaction_with_behavior(TransactionBehavior::Immediate).and_then(Transaction::commit);
+        // Not committed: to the engine that would be a commit of which nothing is known, and it would look everything up again.
+        let locked = conn.transaction_with_behavior(TransactionBehavior::Immediate).and_then(Transaction::rollback);
         conn.busy_timeout(self.busy_timeout)?;
         match locked.map_err(crr::Error::from) {
             Ok(()) => Ok(true),
@@ -321,14 +322,16 @@ impl Commit {
         }
         // A db_version ends with the row that takes it over the bound. Half a frame leaves room for that row.
         let options = MergeOptions::server(self.max_frame_bytes / 2);
-        let mut merge = Merge::new(&tx, options)?;
+        let crr = Crr::of(&tx)?;
+        let mut merge = crr.merge(options)?;
         let outcomes = changesets
             .iter()
-            .map(|changeset| merge_one(&self.room, &tx, &mut merge, changeset, manner))
+            .map(|changeset| merge_one(&self.room, &tx, &crr, &mut merge, changeset, manner))
             .collect::<crr::Result<Vec<_>>>()?;
         if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied(_))) {
             let written = self.parts.announced.write(&tx)?;
-            let now = last_version(tx)?;
+            let now = crr.stored_db_version()?;
+            tx.commit()?;
             self.parts.announced.written(&written);
             if self.committed(conn, now).is_err() {
                 let replaced = || Outcome::Failed(Error::FileReplaced { room: self.room.clone() });
@@ -493,11 +496,11 @@ impl Commit {
 fn merge_one(
     room: &RoomName,
     tx: &Transaction<'_>,
+    crr: &Crr<'_>,
     merge: &mut Merge<'_>,
     changeset: &Changeset,
     manner: Manner,
 ) -> crr::Result<Outcome> {
-    let crr = Crr::of(tx)?;
     let sender = convert::engine_site(changeset.sender);
     let position = crr.position(sender)?;
     if convert::engine_position(changeset.since) > position {

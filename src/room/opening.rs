@@ -47,17 +47,17 @@ impl Opening {
         if origin == Origin::Mended {
             check_integrity(conn).map_err(sqlite)?;
         }
-        let tx = conn.transaction().map_err(sqlite)?;
-        let stored = StoredSchema::read(&tx).map_err(sqlite)?;
-        tx.commit().map_err(sqlite)?;
+        let found = Opened::read(conn, room)?;
         // A room that is created now was never known; but one that another process had begun to create may be.
         let (finding, shown) = match &resident {
-            None => find(conn, page.as_ref(), epoch).map_err(engine)?,
+            None => find(conn, found.as_ref(), page.as_ref(), epoch).map_err(engine)?,
             Some(_) => (Finding::Known, None),
         };
         let earlier = origin != Origin::Same || finding == Finding::WentBack;
+        let mut is_changed = false;
         // Before anything else is written.
         if earlier && resident.is_none() {
+            is_changed = true;
             let fork = lineage::fork(conn, shown).map_err(engine)?;
             tracing::warn!(
                 room = %room, former = %fork.former, site = %fork.site, db_version = fork.db_version,
@@ -65,11 +65,13 @@ impl Opening {
             );
         } else if let Finding::Above(reserved) = finding {
             tracing::info!(%room, reserved, "the room was not closed: its db_versions go on above what may have been shown");
+            is_changed = true;
             crr::Crr::of(conn).and_then(|crr| crr.raise_db_version(reserved)).map_err(engine)?;
         }
-        match stored {
+        match found.as_ref().map(|found| &found.schema) {
             Some(stored) => match purpose {
                 Purpose::Client(wanted) if stored.is_other_version_of(wanted) => {
+                    is_changed = true;
                     let resident = ResidentSchema::read_version(config.schema_folder(), wanted)?;
                     migration::migrate(conn, room, &resident)?;
                 }
@@ -91,11 +93,13 @@ impl Opening {
             }
         }
         if let Some(epoch) = epoch {
+            is_changed = true;
             lineage::enter(conn, epoch).map_err(sqlite)?;
         }
-        let tx = conn.transaction().map_err(sqlite)?;
-        let opened = Opened::look(&tx).map_err(engine)?.ok_or_else(|| Error::NoSuchRoom { room: room.clone() })?;
-        tx.commit().map_err(sqlite)?;
+        let opened = match found.filter(|_| !is_changed) {
+            Some(found) => found,
+            None => Opened::read(conn, room)?.ok_or_else(|| Error::NoSuchRoom { room: room.clone() })?,
+        };
         if config.durability().is_synced() && !is_new {
             // What another process has committed may not be durable yet.
             crr::file::sync(conn).map_err(engine)?;
@@ -112,9 +116,19 @@ impl Opening {
 ///
 /// Who only says that a file is an earlier one, or was damaged, may know of what nothing else does: that the ledger went back with it, or
 /// that it was edited. And a file that was copied from another node may be from any moment of its epoch.
-fn find(conn: &Connection, page: Option<&Page>, epoch: Option<Epoch>) -> crr::Result<(Finding, Option<i64>)> {
-    let crr = crr::Crr::of(conn)?;
-    let (site, version) = (convert::wire_site(crr.site_id()?), crr.stored_db_version()?);
+fn find(
+    conn: &Connection,
+    found: Option<&Opened>,
+    page: Option<&Page>,
+    epoch: Option<Epoch>,
+) -> crr::Result<(Finding, Option<i64>)> {
+    let (site, version) = match found {
+        Some(found) => (found.site, found.now),
+        None => {
+            let crr = crr::Crr::of(conn)?;
+            (convert::wire_site(crr.site_id()?), crr.stored_db_version()?)
+        }
+    };
     Ok(match (page, epoch) {
         (Some(page), _) => match page.examine(site, version)? {
             Finding::WentBack => (Finding::WentBack, page.last_shown(site)?),
@@ -144,7 +158,15 @@ impl Opened {
         Ok(Some(Self { site, lineage, schema, now, commits_of_others, file: None, page: None }))
     }
 
-    /// The same, with the file that `conn` has open.
+    /// What a file says now.
+    fn read(conn: &mut Connection, room: &RoomName) -> Result<Option<Self>, Error> {
+        let tx = conn.transaction().map_err(|error| Error::sqlite(room, error))?;
+        let opened = Self::look(&tx).map_err(|error| Error::engine(room, error))?;
+        tx.commit().map_err(|error| Error::sqlite(room, error))?;
+        Ok(opened)
+    }
+
+    /// The same as [`look`](Self::look), with the file that `conn` has open.
     pub(super) fn in_file(self, room: &RoomName, path: &Path, conn: &Connection) -> Result<Self, Error> {
         let file = OpenFile::of(room, path, conn)?;
         Ok(Self { file: Some(Arc::new(file)), ..self })

@@ -20,10 +20,9 @@ const TABLE: &str = "
 /// How many sites of one identity are remembered, the last ones. Who makes up more forgets only their own.
 const MOST: i64 = 1_000;
 
-/// Whose the site is.
+/// Whose the site is. To be asked in a transaction that has read something: then SQLite knows of the tables that others have made.
 pub(super) fn holder(conn: &Connection, site: SiteId) -> rusqlite::Result<Option<String>> {
-    let mut exists = conn.prepare_cached("SELECT 1 FROM main.sqlite_schema WHERE name = 'crsql_sync_sites'")?;
-    if !exists.exists([])? {
+    if !conn.table_exists(Some(c"main"), c"crsql_sync_sites")? {
         return Ok(None);
     }
     conn.prepare_cached("SELECT identity FROM main.crsql_sync_sites WHERE site_id = ?1")?
@@ -89,6 +88,25 @@ mod tests {
         assert_eq!(bound(&rights(Some("guest"), None)).as_deref(), Some("guest"));
         assert_eq!(bound(&rights(Some("ada"), Some("guest"))).as_deref(), Some("ada"));
         assert_eq!(bound(&rights(None, Some("ada"))).as_deref(), Some("ada"), "who has no name takes nothing away");
+    }
+
+    #[test]
+    fn a_holder_that_another_process_has_written_is_found_by_a_transaction_that_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let (mut ours, theirs) = (Connection::open(&path).unwrap(), Connection::open(&path).unwrap());
+        ours.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
+        ours.execute_batch("CREATE TABLE t (x)").unwrap();
+        let mut found = || {
+            let tx = ours.transaction().unwrap();
+            tx.prepare_cached("SELECT count(*) FROM t").unwrap().query_row([], |_| Ok(())).unwrap();
+            holder(&tx, site(1)).unwrap()
+        };
+        assert_eq!(found(), None);
+        bind(&theirs, site(1), None, &rights(Some("ada"), None)).unwrap();
+        assert_eq!(found().as_deref(), Some("ada"));
+        theirs.execute_batch("DROP TABLE crsql_sync_sites").unwrap();
+        assert_eq!(found(), None);
     }
 
     #[test]

@@ -304,6 +304,15 @@ impl<'c> Crr<'c> {
         Ok(Crr { conn, engine: functions::engine_of(conn)? })
     }
 
+    /// Begins a merge inside the transaction that is open, as [`Merge::new`] does.
+    ///
+    /// # Errors
+    ///
+    /// If no transaction is open.
+    pub fn merge(&self, options: MergeOptions) -> Result<Merge<'c>> {
+        Merge::with(self.conn, self.engine.clone(), options)
+    }
+
     /// The id of this database, as the file has it.
     pub fn site_id(&self) -> Result<SiteId> {
         self.engine.site_id()

@@ -61,10 +61,13 @@ impl<'t> Merge<'t> {
     ///
     /// If no transaction is open, or the engine wasn't [loaded](crate::load()) into the connection.
     pub fn new(tx: &'t Connection, options: MergeOptions) -> Result<Merge<'t>> {
+        Merge::with(tx, functions::engine_of(tx)?, options)
+    }
+
+    pub(crate) fn with(tx: &'t Connection, engine: SharedEngine, options: MergeOptions) -> Result<Merge<'t>> {
         if tx.is_autocommit() {
             return Err(Error::NoTransaction);
         }
-        let engine = functions::engine_of(tx)?;
         Ok(Merge { conn: tx, engine, options, volume: Volume::default() })
     }
 
