@@ -1,5 +1,5 @@
 //! What storing takes without a server: an import by the engine, and by plain SQLite that writes the same rows and decides nothing; and
-//! new rooms by plain SQLite.
+//! new rooms and single rows by plain SQLite.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -70,6 +70,18 @@ pub(crate) fn new_rooms(folder: &Path, rooms: usize) -> Result<Duration, Fault> 
         let ended = ended.collect::<Result<Vec<Instant>, Fault>>()?;
         Ok(ended.into_iter().fold(start, Instant::max).duration_since(start))
     })
+}
+
+/// How long plain SQLite takes for each of so many commits of a row, with that much time from one to the next: a disk that has had a
+/// moment's rest answers later.
+pub(crate) fn paced_commits(folder: &Path, period: Duration, commits: usize) -> Result<Vec<Duration>, Fault> {
+    let folder = TempDir::with_prefix_in("load-", folder)?;
+    let conn = plain_database(&folder.path().join("sqlite"))?;
+    let commit = |number| {
+        thread::sleep(period);
+        sqlite(&conn, &[Row::of(number)])
+    };
+    (0..commits).map(commit).collect()
 }
 
 fn engine(conn: &Connection, rows: &[Row]) -> Result<Duration, Fault> {
@@ -166,6 +178,13 @@ mod tests {
         new_rooms(folder.path(), 5).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         new_rooms(&folder.path().join("missing"), 5).unwrap_err();
+    }
+
+    #[test]
+    fn each_commit_has_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let times = paced_commits(folder.path(), Duration::from_millis(1), 4).unwrap();
+        assert_eq!((times.len(), times.contains(&Duration::ZERO)), (4, false));
     }
 
     #[test]

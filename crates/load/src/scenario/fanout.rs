@@ -14,6 +14,10 @@ use crate::figure::{Figure, Unit};
 use crate::ledger::Ledger;
 use crate::rows::write;
 use crate::statistics::{Times, float, rate};
+use crate::storage::paced_commits;
+
+/// How often it is tried how long a commit takes.
+const COMMITS: usize = 100;
 
 /// So many messages a second: how long until each reader has each.
 pub(crate) async fn paced(
@@ -43,6 +47,13 @@ pub(crate) async fn paced(
         Figure::count("deliveries", times.len()),
     ];
     figures.extend(meter.figures());
+    if !bench.target.is_floor() {
+        // The floor passes on what it has not stored.
+        let folder = bench.folder.clone();
+        let commits = tokio::task::spawn_blocking(move || paced_commits(&folder, period, COMMITS)).await??;
+        let commit = Times::of(commits).percentile(50);
+        figures.push(Figure::millis("a synced commit by plain SQLite alone, p50", commit));
+    }
     Ok(figures)
 }
 
