@@ -145,66 +145,40 @@ impl std::fmt::Debug for Interrupter {
 }
 
 impl WriteConnection {
-    /// Opens the database, loads the engine, and has `begin` do what comes first.
+    /// Opens the database, loads the engine, and has `begin` do what comes first. Blocks.
     ///
     /// If `begin` fails, the database is closed before this returns.
-    pub(crate) async fn open<T: Send + 'static>(
+    pub(crate) fn open<T>(
         room: &RoomName,
         location: &Location,
         options: WriteOptions,
-        expected: Expected,
+        expected: &Expected,
         interrupter: Interrupter,
-        begin: impl FnOnce(&mut Connection, Log) -> Result<T, Error> + Send + 'static,
+        begin: impl FnOnce(&mut Connection, Log) -> Result<T, Error>,
     ) -> Result<(Self, T), Error> {
-        let (name, location) = (room.clone(), location.clone());
-        let is_known = matches!(expected, Expected::Known(..));
-        let create = if is_known { OpenFlags::empty() } else { OpenFlags::SQLITE_OPEN_CREATE };
-        let prepare = move |is_ours: bool| {
-            let flags = OpenFlags::default() & !OpenFlags::SQLITE_OPEN_CREATE | create;
-            let conn = Connection::open_with_flags(location.path(), flags)?;
-            // Before anything is written.
-            let log = match location.file() {
-                Some(file) if !is_ours => Log::of(&conn, file)?,
-                _ => Log::Sound,
-            };
-            conn.busy_timeout(options.busy_timeout)?;
-            if !is_ours {
-                refuse_foreign(&conn)?;
+        let is_ours = match expected {
+            Expected::Anything => false,
+            Expected::Ours => true,
+            Expected::Known(file, stamp) => {
+                file.check()?;
+                stamp.is_some() && *stamp == Stamp::of(file.path())
             }
-            // The journal mode answers with a row; a memory database answers that it has its own.
-            conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-            conn.pragma_update(None, "synchronous", options.durability.synchronous())?;
-            // Statement journals of the triggers would otherwise go to files.
-            conn.pragma_update(None, "temp_store", "MEMORY")?;
-            crr::load(&conn)?;
-            Ok((conn, log))
         };
-        let opening = interrupter.clone();
-        let opened = on_a_thread(room, move || {
-            let is_ours = match &expected {
-                Expected::Anything => false,
-                Expected::Ours => true,
-                Expected::Known(file, stamp) => {
-                    file.check()?;
-                    stamp.is_some() && *stamp == Stamp::of(file.path())
-                }
-            };
-            let (mut conn, log) = prepare(is_ours).map_err(|error| unusable(&name, error))?;
-            if options.can_be_given_up {
-                opening.opened(&conn);
+        let is_known = matches!(expected, Expected::Known(..));
+        let prepared = prepare(location, options, is_known, is_ours);
+        let (mut conn, log) = prepared.map_err(|error| unusable(room, error))?;
+        if options.can_be_given_up {
+            interrupter.opened(&conn);
+        }
+        match begin(&mut conn, log) {
+            Ok(begun) => Ok((Self { conn: Arc::new(Mutex::new(Some(conn))), room: room.clone(), interrupter }, begun)),
+            Err(error) => {
+                interrupter.closing();
+                // What is wrong with the file may be in the way of that, too. A room that slept still ends as it should.
+                drop(if is_known { leave(conn) } else { close(conn) });
+                Err(error)
             }
-            match begin(&mut conn, log) {
-                Ok(begun) => Ok((conn, begun)),
-                Err(error) => {
-                    opening.closing();
-                    // What is wrong with the file may be in the way of that, too. A room that slept still ends as it should.
-                    drop(if is_known { leave(conn) } else { close(conn) });
-                    Err(error)
-                }
-            }
-        });
-        let (conn, begun) = opened.await??;
-        Ok((Self { conn: Arc::new(Mutex::new(Some(conn))), room: room.clone(), interrupter }, begun))
+        }
     }
 
     /// What gives up the connection's work.
@@ -250,8 +224,37 @@ impl Drop for WriteConnection {
     }
 }
 
+/// Opens a database to write it, with the engine, and says how the last process has left its log. `is_known` if there must be a file;
+/// `is_ours` if nobody else has had it.
+fn prepare(
+    location: &Location,
+    options: WriteOptions,
+    is_known: bool,
+    is_ours: bool,
+) -> crr::Result<(Connection, Log)> {
+    let create = if is_known { OpenFlags::empty() } else { OpenFlags::SQLITE_OPEN_CREATE };
+    let flags = OpenFlags::default() & !OpenFlags::SQLITE_OPEN_CREATE | create;
+    let conn = Connection::open_with_flags(location.path(), flags)?;
+    // Before anything is written.
+    let log = match location.file() {
+        Some(file) if !is_ours => Log::of(&conn, file)?,
+        _ => Log::Sound,
+    };
+    conn.busy_timeout(options.busy_timeout)?;
+    if !is_ours {
+        refuse_foreign(&conn)?;
+    }
+    // The journal mode answers with a row; a memory database answers that it has its own.
+    conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    conn.pragma_update(None, "synchronous", options.durability.synchronous())?;
+    // Statement journals of the triggers would otherwise go to files.
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    crr::load(&conn)?;
+    Ok((conn, log))
+}
+
 /// Runs what blocks.
-async fn on_a_thread<T: Send + 'static>(
+pub(super) async fn on_a_thread<T: Send + 'static>(
     room: &RoomName,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {

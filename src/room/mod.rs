@@ -78,7 +78,7 @@ use self::arrival::Arrival;
 use self::awake::Awake;
 use self::bounds::Bounds;
 use self::commit::Commit;
-use self::database::{Expected, Interrupter, Location, ReadConnections, WriteConnection, WriteOptions};
+use self::database::{Expected, Interrupter, Location, ReadConnections, WriteConnection, WriteOptions, on_a_thread};
 use self::feed::Feed;
 use self::file::OpenFile;
 use self::follow::Follower;
@@ -199,36 +199,40 @@ impl Room {
                 return Self::open_replica(name, path, primary, config, purpose, surroundings).await;
             }
         };
-        // Whoever copies what SQLite writes to other nodes would miss a file that comes whole.
-        let founders = epoch.is_none().then(|| surroundings.founders.clone());
-        let begun = prepare(name, &location, config, purpose, founders).await?;
-        // Before the file is read, so that nothing is missed in between.
         let (watch, poll) = (config.watch_files(), config.poll_files());
-        let watched = match &location {
-            Location::File(path) if watch => surroundings.watcher.watch(path),
-            _ => None,
-        };
-        let is_ours = matches!(begun, Begun::Now(_));
-        let expected = if is_ours { Expected::Ours } else { Expected::Anything };
+        let (options, interrupter) = (WriteOptions::of(config), Interrupter::default());
         let page = match &location {
             Location::File(path) if epoch.is_none() => Some(surroundings.ledgers.page(path, config.durability())),
             _ => None,
         };
-        let opening = {
-            let (room, config, purpose, resident) =
-                (name.clone(), config.clone(), purpose.clone(), begun.into_schema());
-            Opening { room, config, purpose, origin, epoch, page, resident }
-        };
-        let (room, file) = (name.clone(), location.clone());
-        let begin = move |conn: &mut Connection, log| {
-            let opened = opening.run(conn, log)?;
-            match &file {
-                Location::File(path) => opened.in_file(&room, path, conn),
-                Location::Memory => Ok(opened),
+        // Whoever copies what SQLite writes to other nodes would miss a file that comes whole.
+        let founders = epoch.is_none().then(|| surroundings.founders.clone());
+        let open = {
+            let (room, config, purpose, location) = (name.clone(), config.clone(), purpose.clone(), location.clone());
+            let watcher = surroundings.watcher.clone();
+            move || -> Result<_, Error> {
+                let begun = prepare(&room, &location, &config, &purpose, founders.as_deref())?;
+                // Before the file is read, so that nothing is missed in between.
+                let watched = match &location {
+                    Location::File(path) if watch => watcher.watch(path),
+                    _ => None,
+                };
+                let is_ours = matches!(begun, Begun::Now(_));
+                let expected = if is_ours { Expected::Ours } else { Expected::Anything };
+                let (name, file) = (room.clone(), location.clone());
+                let opening = Opening { room, config, purpose, origin, epoch, page, resident: begun.into_schema() };
+                let begin = |conn: &mut Connection, log| {
+                    let opened = opening.run(conn, log)?;
+                    match &file {
+                        Location::File(path) => opened.in_file(&name, path, conn),
+                        Location::Memory => Ok(opened),
+                    }
+                };
+                let (conn, opened) = WriteConnection::open(&name, &location, options, &expected, interrupter, begin)?;
+                Ok((conn, opened, watched, is_ours))
             }
         };
-        let (options, interrupter) = (WriteOptions::of(config), Interrupter::default());
-        let (conn, opened) = WriteConnection::open(name, &location, options, expected, interrupter, begin).await?;
+        let (conn, opened, watched, is_ours) = on_a_thread(name, open).await??;
         let reads = match &location {
             Location::File(_) => Reads::Pool(ReadConnections::new(name, &location, config.busy_timeout())),
             Location::Memory => Reads::Writer,
@@ -243,7 +247,7 @@ impl Room {
                 awake: surroundings.awake.clone(),
                 file,
                 readers: readers.clone(),
-                options: WriteOptions::of(config),
+                options,
             }),
             _ => None,
         };

@@ -14,7 +14,7 @@ use super::founding::{Founders, Founding};
 use super::ledger::{Finding, Page};
 use super::lineage::{self, Lineage};
 use super::schema::{self, ResidentSchema, StoredSchema};
-use super::{Origin, Purpose, RoomName, blocking, convert, migration};
+use super::{Origin, Purpose, RoomName, convert, migration};
 use crate::config::SyncConfig;
 use crate::error::Error;
 use crate::store::Epoch;
@@ -194,52 +194,48 @@ impl Begun {
 }
 
 /// Before a file is created, makes sure that there is a schema to create it with: a client that is refused leaves no file behind.
-/// Then creates it, if `founders` can.
-pub(super) async fn prepare(
+/// Then creates it, if `founders` can. Blocks.
+pub(super) fn prepare(
     name: &RoomName,
     location: &Location,
     config: &SyncConfig,
     purpose: &Purpose,
-    founders: Option<Arc<Founders>>,
+    founders: Option<&Founders>,
 ) -> Result<Begun, Error> {
-    let (name, location, purpose) = (name.clone(), location.clone(), purpose.clone());
-    let schema_folder = config.schema_folder().to_owned();
-    blocking(move || {
-        if let Location::File(path) = &location
-            && path.exists()
-        {
-            // SQLite can't tell it from a file that may not be opened now.
-            return match path.is_dir() {
-                true => Err(Error::Unusable { room: name, reason: "a folder is in its file's place".to_owned() }),
-                false => Ok(Begun::Before),
-            };
-        }
-        let resident = match purpose {
-            Purpose::Client(wanted) if founders.as_ref().is_some_and(|founders| founders.know(&wanted)) => {
-                ResidentSchema::read_known_version(&schema_folder, &wanted)?
-            }
-            Purpose::Client(wanted) => ResidentSchema::read_version(&schema_folder, &wanted)?,
-            Purpose::Create(schema) => ResidentSchema::read(&schema_folder, schema)?,
-            Purpose::Existing => return Err(Error::NoSuchRoom { room: name }),
+    if let Location::File(path) = location
+        && path.exists()
+    {
+        // SQLite can't tell it from a file that may not be opened now.
+        return match path.is_dir() {
+            true => Err(Error::Unusable { room: name.clone(), reason: "a folder is in its file's place".to_owned() }),
+            false => Ok(Begun::Before),
         };
-        let Location::File(path) = &location else { return Ok(Begun::Not(resident)) };
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|source| Error::Io {
-                room: name.clone(),
-                action: "the database folder can't be created",
-                source,
-            })?;
+    }
+    let folder = config.schema_folder();
+    let resident = match purpose {
+        Purpose::Client(wanted) if founders.is_some_and(|founders| founders.know(wanted)) => {
+            ResidentSchema::read_known_version(folder, wanted)?
         }
-        Ok(match founders.map(|founders| founders.found(path, &resident)) {
-            Some(Founding::Made) => {
-                tracing::info!(room = %name, schema = %resident.name, version = resident.version, "schema applied");
-                Begun::Now(resident)
-            }
-            Some(Founding::ByAnother) => Begun::Before,
-            Some(Founding::LeftToSqlite) | None => Begun::Not(resident),
-        })
+        Purpose::Client(wanted) => ResidentSchema::read_version(folder, wanted)?,
+        Purpose::Create(schema) => ResidentSchema::read(folder, schema.clone())?,
+        Purpose::Existing => return Err(Error::NoSuchRoom { room: name.clone() }),
+    };
+    let Location::File(path) = location else { return Ok(Begun::Not(resident)) };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|source| Error::Io {
+            room: name.clone(),
+            action: "the database folder can't be created",
+            source,
+        })?;
+    }
+    Ok(match founders.map(|founders| founders.found(path, &resident)) {
+        Some(Founding::Made) => {
+            tracing::info!(room = %name, schema = %resident.name, version = resident.version, "schema applied");
+            Begun::Now(resident)
+        }
+        Some(Founding::ByAnother) => Begun::Before,
+        Some(Founding::LeftToSqlite) | None => Begun::Not(resident),
     })
-    .await
 }
 
 /// Reads all of a database that was damaged.

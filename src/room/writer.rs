@@ -15,7 +15,9 @@ use tower_sqlite_sync_wire as wire;
 
 use super::awake::Awake;
 use super::commit::Commit;
-use super::database::{self, Expected, Interrupter, Location, ReadConnections, WriteConnection, WriteOptions};
+use super::database::{
+    self, Expected, Interrupter, Location, ReadConnections, WriteConnection, WriteOptions, on_a_thread,
+};
 use super::file::OpenFile;
 use super::queue::{Job, Jobs, Looked};
 use super::stamp::Stamp;
@@ -281,11 +283,14 @@ impl Writer {
 
     async fn open_again(&mut self, options: impl FnOnce(WriteOptions) -> WriteOptions) -> Result<(), Error> {
         let (Database::Asleep(asleep), Some(bed)) = (&self.database, &self.bed) else { return Ok(()) };
-        let (room, location) = (&self.room, Location::File(bed.file.path().to_owned()));
+        let (room, location) = (self.room.clone(), Location::File(bed.file.path().to_owned()));
         let expected = Expected::Known(bed.file.clone(), asleep.stamp.clone());
         let (options, interrupter, commit) = (options(bed.options), self.interrupter.clone(), self.commit.clone());
-        let woken = move |conn: &mut Connection, log| commit.woken(conn, log);
-        let (conn, ()) = WriteConnection::open(room, &location, options, expected, interrupter, woken).await?;
+        let open = move || {
+            let woken = |conn: &mut Connection, log| commit.woken(conn, log);
+            WriteConnection::open(&room, &location, options, &expected, interrupter, woken)
+        };
+        let (conn, ()) = on_a_thread(&self.room, open).await??;
         self.database = Database::Open(conn, self.commit.meters().awake());
         self.jobs.is_up();
         Ok(())
