@@ -47,8 +47,8 @@
 //! - **A commit** is one transaction and one sync for all that has come to the room meanwhile: the more clients write, the less each costs.
 //! - **A change that goes out** is read once and encoded once, however many clients get it. Each of them costs a message's head and a
 //!   write to its socket.
-//! - **Catching up** reads the database in frames of at most [`max_frame_bytes`](crate::SyncConfig::with_max_frame_bytes), each read
-//!   while the one before is on its way: how much there is to catch up with doesn't show in the memory.
+//! - **Catching up** reads the database in frames of at most [`max_frame_bytes`](crate::SyncConfig::with_max_frame_bytes), two of them side
+//!   by side while the one before is on its way: how much there is to catch up with doesn't show in the memory.
 //!
 //! # How cost grows
 //!

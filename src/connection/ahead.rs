@@ -20,7 +20,7 @@ use super::budget::{Budget, Share};
 use crate::error::Error;
 use crate::room::{Frame, Room};
 
-/// As many as a room has readers.
+/// One of a room's readers is left to others.
 const READINGS: usize = 2;
 
 /// What is read from a room's database.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use deadpool_sqlite::{Config, Hook, HookError, InteractError, Object, Pool, PoolError, Runtime};
+use deadpool_sqlite::{Config, Hook, HookError, InteractError, Object, Pool, PoolError, QueueMode, Runtime};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, InterruptHandle, OpenFlags, OptionalExtension};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -18,8 +18,8 @@ use crate::Durability;
 use crate::config::SyncConfig;
 use crate::error::Error;
 
-/// Readers of one room: enough to overlap a catch-up with the feed, few enough for many rooms.
-const READERS: usize = 2;
+/// Readers of one room: two for one that catches up, and one for whoever else wants something; few enough for many rooms.
+const READERS: usize = 3;
 
 /// How long reads that are under way are waited for when a room closes. Those of connections are as short as a frame.
 const READS_END: Duration = Duration::from_secs(1);
@@ -377,7 +377,13 @@ impl ReadConnections {
             Ok(config) => config,
             Err(never) => match never {},
         };
-        let pool = config.max_size(READERS).post_create(hook).build().map_err(|_| Error::GoingAway)?;
+        // The one that was used last has the most pages at hand.
+        let pool = config
+            .max_size(READERS)
+            .queue_mode(QueueMode::Lifo)
+            .post_create(hook)
+            .build()
+            .map_err(|_| Error::GoingAway)?;
         Ok(self.pool.get_or_init(|| pool))
     }
 
