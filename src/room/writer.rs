@@ -6,11 +6,11 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tower_sqlite_sync_wire as wire;
 
 use super::awake::Awake;
@@ -94,8 +94,8 @@ pub(crate) struct Writer {
     ending: Arc<Ending>,
     /// `None` if the database stays open for as long as the room is.
     bed: Option<Bed>,
-    /// When the room last fell asleep without a stamp: whatever happens to its file wakes it.
-    disturbed: Option<Instant>,
+    /// Before this it doesn't sleep.
+    awake_until: Instant,
 }
 
 /// A room's database, as its writer has it.
@@ -110,6 +110,13 @@ enum Database {
 struct Asleep {
     since: Instant,
     stamp: Option<Stamp>,
+}
+
+/// How a writer without work goes on.
+enum Idleness {
+    /// With this job, or to its end.
+    Over(Option<Job>),
+    Sleep,
 }
 
 /// What a room needs to sleep, and to wake up.
@@ -140,7 +147,7 @@ impl Writer {
             commit,
             ending,
             bed,
-            disturbed: None,
+            awake_until: Instant::now(),
         }
     }
 
@@ -217,57 +224,45 @@ impl Writer {
         }
     }
 
-    /// The next job. While there is none, the connection keeps no more memory than it must, or is closed. (To look is no work: our own
-    /// commits have it done, too.)
+    /// The next job. While there is none, the database may be closed.
     async fn next(&mut self) -> Option<Job> {
-        while let Database::Open(conn, _) = &self.database {
-            if let Some(job) = self.jobs.next_now() {
-                return Some(job);
-            }
-            if let Some(wait) = self.disturbed.and_then(|at| UNDISTURBED.checked_sub(at.elapsed())) {
-                tokio::select! {
-                    biased;
-                    job = self.jobs.recv() => return job,
-                    () = sleep(wait) => {}
-                }
-            }
-            let mut idle = self.bed.as_ref().map(|bed| bed.awake.idle());
-            let mut told_to_sleep = pin!(async {
-                match &mut idle {
-                    Some(idle) => idle.told_to_sleep().await,
-                    None => std::future::pending().await,
-                }
-            });
-            let (mut restless, mut is_restless) = (pin!(sleep(RESTLESS)), true);
-            loop {
-                tokio::select! {
-                    biased;
-                    job = self.jobs.recv() => match job {
-                        Some(Job::Look(done)) => {
-                            if let Err(error) = look(conn, &self.commit, done).await {
-                                self.ending.fail(&error);
-                                return None;
-                            }
-                        }
-                        job => return job,
-                    },
-                    () = &mut told_to_sleep => break,
-                    () = &mut restless, if is_restless => {
-                        is_restless = false;
-                        rest(conn).await;
-                    }
-                }
-            }
-            if !self.fall_asleep().await {
-                // Somebody reads. Others are told to sleep meanwhile.
-                tokio::select! {
-                    biased;
-                    job = self.jobs.recv() => return job,
-                    () = sleep(RESTLESS) => {}
-                }
+        while matches!(self.database, Database::Open(..)) {
+            match self.idle().await {
+                Idleness::Over(job) => return job,
+                Idleness::Sleep => self.fall_asleep().await,
             }
         }
         self.jobs.recv().await
+    }
+
+    /// Waits for a job while the database is open. It keeps no more memory meanwhile than it must. (To look is no work: our own commits
+    /// have it done, too.)
+    async fn idle(&mut self) -> Idleness {
+        let Database::Open(conn, _) = &self.database else { return Idleness::Sleep };
+        if let Some(job) = self.jobs.next_now() {
+            return Idleness::Over(Some(job));
+        }
+        let mut told_to_sleep = pin!(told_to_sleep(self.bed.as_ref(), self.awake_until));
+        let (mut restless, mut is_restless) = (pin!(sleep(RESTLESS)), true);
+        loop {
+            tokio::select! {
+                biased;
+                job = self.jobs.recv() => match job {
+                    Some(Job::Look(done)) => {
+                        if let Err(error) = look(conn, &self.commit, done).await {
+                            self.ending.fail(&error);
+                            return Idleness::Over(None);
+                        }
+                    }
+                    job => return Idleness::Over(job),
+                },
+                () = &mut told_to_sleep => return Idleness::Sleep,
+                () = &mut restless, if is_restless => {
+                    is_restless = false;
+                    rest(conn).await;
+                }
+            }
+        }
     }
 
     /// Opens the database again, if it was closed.
@@ -296,17 +291,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Closes the database until there is work. False if somebody reads it.
-    async fn fall_asleep(&mut self) -> bool {
-        let Some(bed) = &self.bed else { return false };
+    /// Closes the database until there is work, unless somebody reads it: then others are to sleep first.
+    async fn fall_asleep(&mut self) {
+        let Some(bed) = &self.bed else { return };
         // Before readers are looked for: whoever comes to read after that has the writer wake up, which sees to it that they are closed.
         self.jobs.falls_asleep();
         let Some(resting) = bed.readers.rest().await else {
             self.jobs.is_up();
-            return false;
+            self.awake_until = Instant::now() + RESTLESS;
+            return;
         };
         let asleep = Database::Asleep(Asleep { since: Instant::now(), stamp: None });
-        let Database::Open(conn, _up) = std::mem::replace(&mut self.database, asleep) else { return true };
+        let Database::Open(conn, _up) = std::mem::replace(&mut self.database, asleep) else { return };
         let (commit, file) = (self.commit.clone(), bed.file.clone());
         let left = conn.end(move |conn, interrupter| leave(conn, interrupter, &commit, &file));
         let left = left.await.and_then(|left| left.map_err(|error| Error::sqlite(&self.room, error)));
@@ -316,10 +312,12 @@ impl Writer {
             None
         });
         tracing::debug!(room = %self.room, "room asleep");
-        self.disturbed = stamp.is_none().then(Instant::now);
+        if stamp.is_none() {
+            // Whatever happens to its file wakes it.
+            self.awake_until = Instant::now() + UNDISTURBED;
+        }
         self.database = Database::Asleep(Asleep { since: Instant::now(), stamp });
         self.jobs.sleeps();
-        true
     }
 
     /// Whether the room sleeps, and nobody has written to its file since.
@@ -351,6 +349,13 @@ impl Writer {
         });
         closed.await?.map_err(|error| Error::sqlite(&self.room, error))
     }
+}
+
+/// Waits until a room is to sleep, which is not before `awake_until`; for ever if it has no bed.
+async fn told_to_sleep(bed: Option<&Bed>, awake_until: Instant) {
+    let Some(bed) = bed else { return std::future::pending().await };
+    sleep_until(awake_until).await;
+    bed.awake.idle().told_to_sleep().await;
 }
 
 /// Closes a database until there is work. Its stamp is of a moment at which all that others had written was [followed](Commit::follow);
