@@ -20,9 +20,6 @@ use super::budget::{Budget, Share};
 use crate::error::Error;
 use crate::room::{Frame, Room};
 
-/// One of a room's readers is left to others.
-const READINGS: usize = 2;
-
 /// What is read from a room's database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Extract {
@@ -69,15 +66,27 @@ struct Reading<'a> {
 }
 
 impl<'a> Ahead<'a> {
-    /// Has what follows `frame` of `extract` read, as far as there is a place for it that others don't need.
-    pub(super) fn follow(&mut self, room: &Arc<Room>, frame: &Frame, extract: Extract, sending: &'a Budget) {
+    /// Has what follows `frame` of `extract` read in so many readings, as far as there is a place for it that others don't need.
+    pub(super) fn follow<F>(
+        &mut self,
+        frame: &Frame,
+        extract: Extract,
+        readings: usize,
+        sending: &'a Budget,
+        read: impl Fn(Extract) -> F,
+    ) where
+        F: Future<Output = Result<Arc<Frame>, Error>> + Send + 'static,
+    {
+        if self.readings.front().is_some_and(|next| next.extract.after != frame.upto) {
+            // The frame has ended sooner than was thought.
+            self.readings.clear();
+        }
         let mut after = self.readings.back().map_or(frame.upto, |last| last.extract.upto);
-        while self.readings.len() < READINGS && after < extract.upto {
+        while self.readings.len() < readings && after < extract.upto {
             let Some(share) = sending.share_of_plenty(extract.max_bytes) else { break };
             let extract = Extract { after, ..extract }.portion(frame);
             after = extract.upto;
-            let room = room.clone();
-            let frame = AbortOnDropHandle::new(tokio::spawn(async move { extract.read(&room).await }));
+            let frame = AbortOnDropHandle::new(tokio::spawn(read(extract)));
             self.readings.push_back(Reading { extract, frame, share });
         }
     }
@@ -114,6 +123,48 @@ mod tests {
         ] {
             assert!(!read.begins(other));
         }
+    }
+
+    /// Reads one byte a db_version, and two from the tenth on.
+    async fn read(extract: Extract) -> Result<Arc<Frame>, Error> {
+        let weight = |version: i64| if version < 10 { 1 } else { 2 };
+        let (mut upto, mut bytes) = (extract.after, 0);
+        while upto < extract.upto && bytes + weight(upto + 1) <= extract.max_bytes {
+            upto += 1;
+            bytes += weight(upto);
+        }
+        Ok(Arc::new(Frame::of_size(extract.after, upto, bytes)))
+    }
+
+    #[tokio::test]
+    async fn all_but_the_first_frame_are_read_ahead_also_where_changes_become_denser() {
+        let (budget, mut ahead, mut here, mut not_ahead) = (Budget::new(1_000), Ahead::default(), 0, Vec::new());
+        while here < 60 {
+            let wanted = Extract { after: here, upto: 60, max_bytes: 10, ..EXTRACT };
+            let frame = match ahead.take(wanted).await {
+                Some((frame, _share)) => frame.unwrap(),
+                None => {
+                    not_ahead.push(here);
+                    read(wanted).await.unwrap()
+                }
+            };
+            assert_eq!(frame.after, here);
+            ahead.follow(&frame, wanted, 2, &budget, read);
+            here = frame.upto;
+        }
+        assert_eq!((here, not_ahead), (60, vec![0]));
+    }
+
+    #[tokio::test]
+    async fn readings_take_no_more_than_there_is_for_them_and_give_it_back() {
+        let (budget, mut ahead) = (Budget::new(40), Ahead::default());
+        let (wanted, frame) = (Extract { upto: 1_000, max_bytes: 10, ..EXTRACT }, Frame::of_size(0, 3, 3));
+        ahead.follow(&frame, wanted, 1, &budget, read);
+        assert_eq!(ahead.readings.len(), 1);
+        ahead.follow(&frame, wanted, 5, &budget, read);
+        assert_eq!(ahead.readings.len(), 2, "half of the budget is left to others");
+        assert!(ahead.take(Extract { after: 4, ..wanted }).await.is_none());
+        assert!(ahead.readings.is_empty() && budget.share(40).is_some());
     }
 
     #[test]

@@ -227,6 +227,8 @@ where
             }
         };
         if frame.byte_len() > most {
+            // Neither what it has already nor what is read ahead of it is to be in its way.
+            self.ahead = Ahead::default();
             drop(share.take());
             share = sending.share(frame.byte_len());
             if share.is_none() {
@@ -236,9 +238,14 @@ where
             }
         }
         self.large = None;
-        // Not if others have to wait for a place, nor for who has nearly everything, or waits after each message.
-        if frame.byte_len() >= usual / 2 && config.notify_interval().is_zero() {
-            self.ahead.follow(room, &frame, extract, sending);
+        // Not for who has nearly everything, or waits after each message; nor behind a db_version that is more than a frame, as the next
+        // one may be.
+        if (usual / 2..=usual).contains(&frame.byte_len()) && config.notify_interval().is_zero() {
+            let readings = if room.idle_readers() > 1 { 2 } else { 1 };
+            self.ahead.follow(&frame, extract, readings, sending, |extract| {
+                let room = room.clone();
+                async move { extract.read(&room).await }
+            });
         }
         self.send_frames(&[frame], Source::Database).await
     }

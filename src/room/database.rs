@@ -225,7 +225,7 @@ impl Drop for WriteConnection {
 }
 
 /// Opens a database to write it, with the engine, and says how the last process has left its log. `is_known` if there must be a file;
-/// `is_ours` if nobody else has had it.
+/// `is_ours` if nobody else has written to it, at least since we have.
 fn prepare(
     location: &Location,
     options: WriteOptions,
@@ -417,6 +417,11 @@ impl ReadConnections {
         drop(object);
         drop(permit);
         result.map_err(|error| interact_error(&self.room, &error))?.map_err(|error| Error::sqlite(&self.room, error))
+    }
+
+    /// How many there are, or may be, that have nothing to do.
+    pub(crate) fn idle(&self) -> usize {
+        self.idle.available_permits()
     }
 
     /// Whether there are any yet.

@@ -147,8 +147,10 @@ impl Beginning {
         file.get_mut(MODE).into_iter().flatten().for_each(|mode| *mode = 1);
         let mut conn = Connection::open_in_memory()?;
         conn.deserialize_read_exact("main", file.as_slice(), file.len(), true)?;
-        let found: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-        Ok(found == "ok" && crr::load(&conn)?.site_id()? == site)
+        // A schema may use the engine's functions.
+        let found = crr::load(&conn)?.site_id()?;
+        let integrity: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        Ok(integrity == "ok" && found == site)
     }
 }
 
@@ -211,6 +213,16 @@ mod tests {
             conn.close().unwrap();
         }
         assert!(founders.know(&schema.stamp()));
+    }
+
+    #[test]
+    fn a_schema_may_use_what_the_engine_has() {
+        let (folder, founders) = (tempfile::tempdir().unwrap(), Founders::default());
+        let checked = schema(
+            "CREATE TABLE foo (a INTEGER PRIMARY KEY NOT NULL, b CHECK (length(crsql_site_id()) = 16));
+             SELECT crsql_as_crr('foo');",
+        );
+        assert_eq!(founders.found(&folder.path().join("r"), &checked), Founding::Made);
     }
 
     #[test]

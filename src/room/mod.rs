@@ -434,6 +434,14 @@ impl Room {
         self.read(job).await
     }
 
+    /// How many connections have nothing to read.
+    pub(crate) fn idle_readers(&self) -> usize {
+        match &self.reads {
+            Reads::Pool(connections) => connections.idle(),
+            Reads::Writer => 0,
+        }
+    }
+
     /// Runs `job` in a read transaction.
     pub(crate) async fn read<T: Send + 'static>(
         &self,

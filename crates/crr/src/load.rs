@@ -52,8 +52,8 @@ pub(crate) fn load(conn: &Connection) -> Result<SharedEngine> {
     reading.finish()?;
     let writing = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
     set_up(&writing)?;
-    if !is_set_up(&writing)? {
-        return Err(NO_SITE_ID);
+    if !is_current(&writing)? {
+        return Err(Error::DamagedFile { reason: "its system tables can't be completed" });
     }
     writing.commit()?;
     attach(conn)
@@ -71,7 +71,7 @@ fn attach(conn: &Connection) -> Result<SharedEngine> {
     Ok(engine)
 }
 
-/// Whether all system tables are there and current. An error if the file is too old, or what is in them can't be used.
+/// Whether all system tables are there and current.
 fn is_set_up(conn: &Connection) -> Result<bool> {
     let tables: i64 = conn.query_row(
         "SELECT count(*) FROM main.sqlite_schema
@@ -79,9 +79,11 @@ fn is_set_up(conn: &Connection) -> Result<bool> {
         [],
         |row| row.get(0),
     )?;
-    if tables != 3 {
-        return Ok(false);
-    }
+    Ok(tables == 3 && is_current(conn)?)
+}
+
+/// Whether what is in the system tables is complete and current. An error if the file is too old, or something in them can't be used.
+fn is_current(conn: &Connection) -> Result<bool> {
     // One statement for all: to prepare one takes longer than what it does.
     let mut statement = conn.prepare(
         "SELECT (SELECT value FROM main.crsql_master WHERE key = 'crsqlite_version'),

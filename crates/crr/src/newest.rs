@@ -245,6 +245,7 @@ mod tests {
             ("BEGIN; INSERT INTO a VALUES (6, 2, 3); ROLLBACK", "a"),
             ("BEGIN; INSERT INTO b VALUES (6, 2, 3); SAVEPOINT s; DELETE FROM c; ROLLBACK TO s; COMMIT", "bc"),
             ("BEGIN IMMEDIATE; COMMIT", ""),
+            ("BEGIN IMMEDIATE; ROLLBACK", ""),
         ] {
             site.run(sql);
             assert_eq!(site.asked(), asked, "{sql}");

@@ -155,3 +155,27 @@ impl Engine {
 pub(crate) fn next_after(version: i64) -> Result<i64> {
     version.checked_add(1).filter(|next| *next <= MAX_VERSION).ok_or(Error::ClockExhausted)
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use crate::{functions, load};
+
+    #[test]
+    fn a_write_lock_that_is_given_back_leaves_the_version_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let conn = Connection::open(folder.path().join("db")).unwrap();
+        load(&conn).unwrap();
+        conn.execute_batch("CREATE TABLE foo (a INTEGER PRIMARY KEY NOT NULL, b); SELECT crsql_as_crr('foo');")
+            .unwrap();
+        let engine = functions::engine_of(&conn).unwrap();
+        let known = |sql: &str| {
+            conn.execute_batch(sql).unwrap();
+            engine.clock.committed.get().map(|committed| committed.version)
+        };
+        assert_eq!(known("INSERT INTO foo VALUES (1, 2)"), Some(1));
+        assert_eq!(known("BEGIN IMMEDIATE; ROLLBACK"), Some(1));
+        assert_eq!(known("BEGIN IMMEDIATE; COMMIT"), None, "storage decides");
+    }
+}

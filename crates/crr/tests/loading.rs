@@ -226,6 +226,8 @@ fn settings_are_read_and_a_wrong_one_is_refused() {
     for (settings, accepted) in [
         ("('config.merge-equal-values', 1)", true),
         ("('config.merge-equal-values', 0)", true),
+        // As `crsql_config_set` may have left it: the same as 0.
+        ("('config.merge-equal-values', NULL)", true),
         ("('config.merge-equal-values', 'yes')", false),
         ("('config.merge-equal-values', 1.5)", false),
         ("('config.something-else', 'yes')", true),
