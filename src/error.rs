@@ -70,7 +70,7 @@ pub enum Error {
     },
 
     /// The layer has as many rooms open as it may.
-    #[error("{limit} rooms are open, which is the limit (max_rooms): try again later")]
+    #[error("as many rooms are open as may be (max_rooms is {limit}): try again later")]
     TooManyRooms {
         /// The limit.
         limit: usize,

@@ -81,6 +81,11 @@ impl Origins {
                 )
                 .into()
             }
+            (Self::Listed(_), Some(origin @ Origin(Some(page))), _)
+                if page.scheme.len() + page.authority.as_str().len() <= LONGEST_HOST =>
+            {
+                format!("pages of {origin} may not connect: that origin isn't in the server's setting `origins`").into()
+            }
             _ => "pages of this origin may not connect: the server's setting `origins` says which may".into(),
         }
     }
@@ -266,10 +271,14 @@ mod tests {
         };
         let told = refusal(&Origins::SameHost, "http://localhost:5173");
         assert!(told.contains("host localhost may not connect to the host 127.0.0.1"), "{told}");
+        let listed = || Origins::Listed(Vec::new());
+        let told = refusal(&listed(), "http://localhost:5173");
+        assert!(told.starts_with("pages of http://localhost:5173 may not connect: that origin isn't in"), "{told}");
         for (origins, origin) in [
             (Origins::SameHost, "null".to_owned()),
             (Origins::SameHost, format!("http://{}", "a".repeat(LONGEST_HOST + 1))),
-            (Origins::Listed(Vec::new()), "http://localhost:5173".to_owned()),
+            (listed(), "null".to_owned()),
+            (listed(), format!("{}://a", "a".repeat(LONGEST_HOST))),
         ] {
             let told = refusal(&origins, &origin);
             assert!(told.starts_with("pages of this origin may not connect"), "{told}");
