@@ -348,7 +348,8 @@ impl SyncConfig {
         /// Connections from one address that may end with a refusal (401, 403, 1002 to 1009, 4400) in a second, on average; ten times
         /// as many may at once. Whoever is beyond that is answered 429, before anything is looked up for it.
         address_refusals, with_address_refusals: u32;
-        /// Rooms open at a time. A room takes about five file descriptors while it is [awake](Self::awake_rooms).
+        /// Rooms open at a time. A room takes about five file descriptors while it is [awake](Self::awake_rooms), and up to nine while
+        /// clients catch up.
         max_rooms, with_max_rooms: usize;
         /// Rooms opened for clients in a second, on average; as many may be at once.
         rooms_per_second, with_rooms_per_second: u32;

@@ -329,7 +329,7 @@ impl Commit {
             .map(|changeset| merge_one(&self.room, &tx, &crr, &mut merge, changeset, manner))
             .collect::<crr::Result<Vec<_>>>()?;
         if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied(_))) {
-            let written = self.parts.announced.write(&tx)?;
+            let written = crr.aside(|tx| self.parts.announced.write(tx))?;
             let now = crr.stored_db_version()?;
             tx.commit()?;
             self.parts.announced.written(&written);
@@ -517,15 +517,15 @@ fn merge_one(
         convert::incoming(change, sender)
     });
     let merged = merge_within(rights, merge, changes, overrules)?;
-    if overrules {
-        announced::never_ask_again(tx, changeset.sender)?;
-    } else {
-        announced::count(tx, changeset.sender, position == crr::Position::default(), changeset.changes.len())?;
-    }
+    let (is_new, count) = (position == crr::Position::default(), changeset.changes.len());
+    crr.aside(|tx| match overrules {
+        true => announced::never_ask_again(tx, changeset.sender),
+        false => announced::count(tx, changeset.sender, is_new, count),
+    })?;
     let end = changeset.changes.iter().map(|change| change.db_version).max().unwrap_or(position.db_version);
     let position = position.max(crr::Position { db_version: end, seq: 0 });
     crr.set_position(sender, position)?;
-    sites::bind(tx, changeset.sender, holder.as_deref(), rights)?;
+    crr.aside(|tx| sites::bind(tx, changeset.sender, holder.as_deref(), rights))?;
     Ok(Outcome::Applied(Applied {
         since: changeset.since,
         position: convert::wire_position(position),

@@ -313,6 +313,15 @@ impl<'c> Crr<'c> {
         Merge::with(self.conn, self.engine.clone(), options)
     }
 
+    /// Has `write` write into tables of the caller's that have nothing to do with CRRs. The engine need not ask all of them what is new
+    /// afterwards, as it does when it sees that somebody else has written.
+    ///
+    /// What `write` does to CRRs is tracked as ever. It must not write to the engine's own tables by hand.
+    pub fn aside<T>(&self, write: impl FnOnce(&Connection) -> T) -> T {
+        let _writes = self.engine.own_writes();
+        write(self.conn)
+    }
+
     /// The id of this database, as the file has it.
     pub fn site_id(&self) -> Result<SiteId> {
         self.engine.site_id()

@@ -268,6 +268,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_aside_has_no_table_asked_but_those_that_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let site = Site::open(&folder.path().join("db"));
+        site.asked();
+        let crr = Crr::of(&site.conn).unwrap();
+        let aside = |sql: &str| crr.aside(|conn| conn.execute_batch(sql)).unwrap();
+        aside("INSERT INTO plain VALUES (1), (2); DELETE FROM plain");
+        assert_eq!(site.asked(), "");
+        site.run("BEGIN; INSERT INTO a VALUES (1, 2, 3)");
+        aside("INSERT INTO plain VALUES (3); INSERT INTO c VALUES (1, 2, 3)");
+        assert_eq!(site.asked(), "ac");
+        site.run("COMMIT; INSERT INTO plain VALUES (4)");
+        assert_eq!(site.asked(), "abc", "somebody else has written");
+    }
+
+    #[test]
     fn inside_a_transaction_the_tables_that_it_wrote_to_are_asked_each_time() {
         let folder = tempfile::tempdir().unwrap();
         let site = Site::open(&folder.path().join("db"));
