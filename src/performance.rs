@@ -20,11 +20,11 @@
 //! | 2,000 clients of 100 rooms reconnect at once, lacking half of 1,000 changes | 1.2 s | 0.2 s | 3 s |
 //! | 99 % of small writes in 100 rooms, while another room imports a million: times without | 2.1 (4.9 ms) | 20 (4.2 ms) | 5 |
 //!
-//! All of it is one run. The floor stores nothing, so that plain SQLite, without a server and clients, was measured beside it:
+//! All of it is one run. The floor stores nothing, so that plain SQLite, without a server and clients, is measured beside it:
 //!
 //! - **One synced commit** takes it 0.6 ms, and nobody may be shown a change before: floor and disk together take 1.5 ms for the median of
 //!   50 messages/s. The server takes 1.3 times as long.
-//! - **New rooms** of one synced row each it makes 1,210 in a second. With what the floor takes for their clients that would be 970.
+//! - **New rooms** of one synced row each it makes 1,210 in a second. With what the floor takes for their clients that is 970.
 //! - **Rows** of the same form it stores 550,000 to 600,000 in a second, and the engine alone 415,000 to 425,000.
 //!
 //! The machine's speed is not the same on any two days: the same code took half as long again on others. File systems matter to new rooms:
