@@ -82,7 +82,7 @@ impl Origins {
                 .into()
             }
             (Self::Listed(_), Some(origin @ Origin(Some(page))), _)
-                if page.scheme.len() + page.authority.as_str().len() <= LONGEST_HOST =>
+                if page.scheme.len().saturating_add(page.authority.as_str().len()) <= LONGEST_HOST =>
             {
                 format!("pages of {origin} may not connect: that origin isn't in the server's setting `origins`").into()
             }

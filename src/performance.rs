@@ -27,9 +27,9 @@
 //! - **New rooms** of one synced row each it makes 1,210 in a second. With what the floor takes for their clients that is 970.
 //! - **Rows** of the same form it stores 550,000 to 600,000 in a second, and the engine alone 415,000 to 425,000.
 //!
-//! The machine's speed is not the same in any two hours, and half as much on some days: an hour later there were 505 to 545 new rooms/s, which
-//! **misses** the goal. File systems matter to them: in memory (tmpfs) there were 800/s in either hour, and ext4 searches long for places
-//! of new files after thousands were deleted in the last minutes.
+//! The machine's speed changes from hour to hour: one hour later there were 505 to 545 new rooms/s, which **misses** the goal. File systems
+//! matter to them: in memory (tmpfs) there were 800/s in either hour, and ext4 searches long for places of new files after thousands were
+//! deleted in the last minutes.
 //!
 //! # What things cost
 //!

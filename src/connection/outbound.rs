@@ -205,7 +205,8 @@ where
     }
 
     /// Sends what the database has, up to `upto` at most: as much as a frame may have, unless clients that don't take what they are sent
-    /// hold too much already. What follows is read meanwhile. A db_version that is larger than what everybody may be sent waits until they don't.
+    /// hold too much already. What follows is read meanwhile. A db_version that is larger than what everybody may be sent waits until
+    /// they don't.
     async fn catch_up(&mut self, upto: i64) -> Result<(), End> {
         let Session { room, config, sending, .. } = self.session;
         let usual = config.max_frame_bytes();

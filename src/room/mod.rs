@@ -219,11 +219,11 @@ impl Room {
                 };
                 let is_ours = matches!(begun, Begun::Now(_));
                 let expected = if is_ours { Expected::Ours } else { Expected::Anything };
-                let (name, file) = (room.clone(), location.clone());
+                let name = room.clone();
                 let opening = Opening { room, config, purpose, origin, epoch, page, resident: begun.into_schema() };
                 let begin = |conn: &mut Connection, log| {
                     let opened = opening.run(conn, log)?;
-                    match &file {
+                    match &location {
                         Location::File(path) => opened.in_file(&name, path, conn),
                         Location::Memory => Ok(opened),
                     }

@@ -54,10 +54,9 @@ impl Opening {
             Some(_) => (Finding::Known, None),
         };
         let earlier = origin != Origin::Same || finding == Finding::WentBack;
-        let mut is_changed = false;
+        let written = conn.total_changes();
         // Before anything else is written.
         if earlier && resident.is_none() {
-            is_changed = true;
             let fork = lineage::fork(conn, shown).map_err(engine)?;
             tracing::warn!(
                 room = %room, former = %fork.former, site = %fork.site, db_version = fork.db_version,
@@ -65,13 +64,11 @@ impl Opening {
             );
         } else if let Finding::Above(reserved) = finding {
             tracing::info!(%room, reserved, "the room was not closed: its db_versions go on above what may have been shown");
-            is_changed = true;
             crr::Crr::of(conn).and_then(|crr| crr.raise_db_version(reserved)).map_err(engine)?;
         }
         match found.as_ref().map(|found| &found.schema) {
             Some(stored) => match purpose {
                 Purpose::Client(wanted) if stored.is_other_version_of(wanted) => {
-                    is_changed = true;
                     let resident = ResidentSchema::read_version(config.schema_folder(), wanted)?;
                     migration::migrate(conn, room, &resident)?;
                 }
@@ -93,10 +90,10 @@ impl Opening {
             }
         }
         if let Some(epoch) = epoch {
-            is_changed = true;
             lineage::enter(conn, epoch).map_err(sqlite)?;
         }
-        let opened = match found.filter(|_| !is_changed) {
+        // Whatever was made of it has written rows.
+        let opened = match found.filter(|_| conn.total_changes() == written) {
             Some(found) => found,
             None => Opened::read(conn, room)?.ok_or_else(|| Error::NoSuchRoom { room: room.clone() })?,
         };

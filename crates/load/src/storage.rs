@@ -48,15 +48,7 @@ pub(crate) fn new_rooms(folder: &Path, rooms: usize) -> Result<Duration, Fault> 
     let (template, row) = (fs::read(&template)?, Row::of(0));
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let make = &|first: usize| {
-        let new_room = |number: usize| {
-            let path = folder.path().join(number.to_string());
-            let mut file = File::create_new(&path)?;
-            file.write_all(&template)?;
-            file.sync_all()?;
-            let conn = open(&path)?;
-            sqlite(&conn, std::slice::from_ref(&row))?;
-            Ok(conn)
-        };
+        let new_room = |number: usize| new_room(&folder.path().join(number.to_string()), &template, &row);
         (first..rooms).step_by(threads).map(new_room).collect::<Result<Vec<_>, Fault>>()
     };
     let start = Instant::now();
@@ -70,6 +62,15 @@ pub(crate) fn new_rooms(folder: &Path, rooms: usize) -> Result<Duration, Fault> 
         let ended = ended.collect::<Result<Vec<Instant>, Fault>>()?;
         Ok(ended.into_iter().fold(start, Instant::max).duration_since(start))
     })
+}
+
+fn new_room(path: &Path, template: &[u8], row: &Row) -> Result<Connection, Fault> {
+    let mut file = File::create_new(path)?;
+    file.write_all(template)?;
+    file.sync_all()?;
+    let conn = open(path)?;
+    sqlite(&conn, std::slice::from_ref(row))?;
+    Ok(conn)
 }
 
 /// How long plain SQLite takes for each of so many commits of a row, with that much time from one to the next: a disk that has had a
@@ -171,6 +172,18 @@ fn open(file: &Path) -> Result<Connection, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_room_is_the_template_with_a_row_in_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let (template, room) = (folder.path().join("template"), folder.path().join("room"));
+        drop(plain_database(&template).unwrap());
+        let template = fs::read(template).unwrap();
+        let conn = new_room(&room, &template, &Row::of(0)).unwrap();
+        assert_eq!(conn.query_row("SELECT count(*) FROM item", [], |row| row.get(0)), Ok(1));
+        assert!(fs::read(&room).unwrap() == template, "what was written is in the log");
+        assert!(new_room(&room, &template, &Row::of(0)).is_err(), "it is there");
+    }
 
     #[test]
     fn new_rooms_leave_nothing_and_what_goes_wrong_in_a_thread_is_told() {
