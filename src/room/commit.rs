@@ -16,7 +16,7 @@ use super::database::Log;
 use super::follow::{Sight, commits_of_others};
 use super::frame::Frame;
 use super::lineage::Lineage;
-use super::queue::Queued;
+use super::queue::{Queued, Sighting};
 use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome};
 use super::{Origin, Parts, RoomName, Surroundings, announced, migration, sites, yielding};
@@ -168,7 +168,7 @@ impl Commit {
         self.reserve(migrated.now)?;
         // One of them may have done it.
         if self.have_others_committed(conn).map_err(engine)? {
-            return self.follow(conn).map_err(engine);
+            return self.follow(conn).map(|_| ()).map_err(engine);
         }
         // In this order: clients with the schema of before leave before there is anything new to see.
         self.parts.schema.send_replace(migrated.schema);
@@ -176,12 +176,15 @@ impl Commit {
         Ok(())
     }
 
-    /// Shows what other processes have committed, once it is durable. False if one of them may be about to commit: look again.
-    pub(super) fn look(&self, conn: &mut Connection) -> Result<bool, Error> {
+    /// Shows what other processes have committed, once it is durable.
+    pub(super) fn look(&self, conn: &mut Connection) -> Result<Sighting, Error> {
         self.check_file()?;
-        let looked = self.is_nobody_writing(conn).and_then(|is_all| self.follow(conn).map(|()| is_all));
+        let looked = self.is_nobody_writing(conn).and_then(|is_all| {
+            let found = self.follow(conn)?;
+            Ok(if is_all { found } else { Sighting::Unfinished })
+        });
         match looked {
-            Err(error) if error.is_busy() => Ok(false),
+            Err(error) if error.is_busy() => Ok(Sighting::Unfinished),
             looked => {
                 looked.map_err(|error| Error::engine(&self.room, error)).inspect_err(|error| self.parts.note(error))
             }
@@ -221,17 +224,17 @@ impl Commit {
     }
 
     /// Takes over what other processes have committed, and shows it once it is durable.
-    fn follow(&self, conn: &mut Connection) -> crr::Result<()> {
+    fn follow(&self, conn: &mut Connection) -> crr::Result<Sighting> {
         let commits = commits_of_others(conn)?;
         if commits == self.commits_of_others.load(Ordering::Relaxed) {
-            return Ok(());
+            return Ok(Sighting::Nothing);
         }
         let tx = conn.transaction()?;
         let (sight, lineage) = (Sight::of(&tx)?, Lineage::read(&tx)?);
         tx.commit()?;
         let Some(sight) = sight else {
             self.parts.ending.fail(&Error::NoSuchRoom { room: self.room.clone() });
-            return Ok(());
+            return Ok(Sighting::News);
         };
         let is_news = self.is_news(&sight);
         if is_news && self.durability.is_synced() {
@@ -253,7 +256,7 @@ impl Commit {
             self.parts.follow(&sight);
             self.show(conn, sight.now);
         }
-        Ok(())
+        Ok(Sighting::News)
     }
 
     fn is_news(&self, sight: &Sight) -> bool {
@@ -373,7 +376,7 @@ impl Commit {
                 return Ok(());
             }
             // Ours is durable. But without anything to write, it has not made theirs so.
-            Ok(true) => self.follow(conn),
+            Ok(true) => self.follow(conn).map(|_| ()),
             Err(error) => Err(error),
         };
         if let Err(error) = shown {
@@ -448,7 +451,7 @@ impl Commit {
             file.check_reader(conn)?;
         }
         self.commits_of_others.store(UNKNOWN, Ordering::Relaxed);
-        self.follow(conn).map_err(|error| Error::engine(&self.room, error))
+        self.follow(conn).map(|_| ()).map_err(|error| Error::engine(&self.room, error))
     }
 
     /// The last commit, before the database is closed.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::convert::{engine_position, engine_site, wire_position};
 use super::follow::Follower;
-use super::queue::{Job, Jobs, Queued};
+use super::queue::{Job, Jobs, Queued, Sighting};
 use super::writer::{Applied, Changeset, Outcome};
 use super::{Ending, RoomName};
 use crate::error::Error;
@@ -72,7 +72,7 @@ impl Forwarder {
                     });
                 }
                 Job::Write(_, done) => drop(done.send(Err(Error::NotPrimary { room: self.room.clone() }))),
-                Job::Look(done) => drop(done.send(self.follower.look().await.map(|()| true))),
+                Job::Look(done) => drop(done.send(self.follower.look().await.map(|()| Sighting::News))),
                 // Positions are the primary's.
                 Job::Forget(_, done) => drop(done.send(Ok(()))),
                 // Replicas read through connections of their own.

@@ -5,12 +5,18 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::Parts;
-use super::queue::WriterQueue;
+use super::queue::{Sighting, WriterQueue};
 use super::watcher::Watched;
 use crate::error::Error;
 
-/// The least time between two looks: our own commits are told of, too.
-const INTERVAL: Duration = Duration::from_millis(20);
+/// The least time between two looks, while other processes write.
+const SHORTEST: Duration = Duration::from_millis(20);
+
+/// The most, while only our own commits are told of. What others write between them, the next of ours finds, too.
+const LONGEST: Duration = Duration::from_millis(160);
+
+/// From opening a room, which has looked at everything, to its first look: mostly, what it is told of is its being opened.
+const FIRST: Duration = Duration::from_millis(80);
 
 /// How soon, and how late, a look is repeated while another process is about to commit. What it writes is told of before the
 /// commit can be seen, and the commit itself is not.
@@ -51,18 +57,18 @@ impl Outside {
     }
 
     async fn look_again_and_again(&mut self) {
-        // The first events are those of the room's being opened.
-        sleep(INTERVAL).await;
+        let mut pace = Pace(FIRST);
+        sleep(pace.0).await;
         loop {
             if let Some(watched) = &mut self.watched {
                 watched.events.mark_unchanged();
             }
             match self.look().await {
-                Ok(()) => {}
+                Ok(found) => pace.found(found),
                 Err(Error::GoingAway) => return,
                 Err(error) => return self.parts.ending.fail(&error),
             }
-            sleep(INTERVAL).await;
+            sleep(pace.0).await;
             self.next().await;
         }
     }
@@ -93,12 +99,48 @@ impl Outside {
     }
 
     /// Has the writer look until there is no more to come.
-    async fn look(&self) -> Result<(), Error> {
+    async fn look(&self) -> Result<Sighting, Error> {
         let mut delay = RETRIES.0;
-        while !self.queue.look().await? {
+        let mut has_waited = false;
+        loop {
+            match self.queue.look().await? {
+                Sighting::Unfinished => has_waited = true,
+                // Whoever was about to commit may have rolled back. But it is at work.
+                _ if has_waited => return Ok(Sighting::News),
+                found => return Ok(found),
+            }
             sleep(delay).await;
             delay = delay.saturating_mul(2).min(RETRIES.1);
         }
-        Ok(())
+    }
+}
+
+/// How long it is from one look to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pace(Duration);
+
+impl Pace {
+    /// Adapts to what the last look has found.
+    fn found(&mut self, found: Sighting) {
+        self.0 = match found {
+            Sighting::Nothing => self.0.saturating_mul(2).min(LONGEST),
+            Sighting::News | Sighting::Unfinished => SHORTEST,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_told_of_nothing_but_its_own_commits_looks_less_often() {
+        let mut pace = Pace(SHORTEST);
+        for expected in [40, 80, 160, 160] {
+            pace.found(Sighting::Nothing);
+            assert_eq!(pace.0, Duration::from_millis(expected));
+        }
+        pace.found(Sighting::News);
+        assert_eq!(pace.0, SHORTEST);
     }
 }

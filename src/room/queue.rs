@@ -32,8 +32,19 @@ const MAX_WEIGHT: usize = u32::MAX as usize >> 3;
 /// A read, of a connection, or why there is none.
 pub(super) type ReadJob = Box<dyn FnOnce(Result<&mut Connection, Error>) + Send>;
 
-/// Where it is said whether no other process is about to commit.
-pub(super) type Looked = oneshot::Sender<Result<bool, Error>>;
+/// What a look for what other processes have written has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sighting {
+    /// Nothing that wasn't known.
+    Nothing,
+    /// They have committed.
+    News,
+    /// One of them may be about to commit: look again.
+    Unfinished,
+}
+
+/// Where it is said what was found.
+pub(super) type Looked = oneshot::Sender<Result<Sighting, Error>>;
 
 /// Work for the writer, in the order in which it came.
 pub(super) enum Job {
@@ -42,7 +53,7 @@ pub(super) enum Job {
     Write(WriteJob, oneshot::Sender<Result<(), Error>>),
     /// A read; memory rooms have no other connection to read from.
     Read(ReadJob),
-    /// Look for what other processes have written; answers whether none of them is about to commit.
+    /// Look for what other processes have written.
     Look(Looked),
     Migrate(ResidentSchema, oneshot::Sender<Result<(), Error>>),
     /// Forget how far the room has this site's changes.
@@ -232,8 +243,8 @@ impl WriterQueue {
         receive.await.map_err(|_| Error::Panicked { room: self.room.clone() })?
     }
 
-    /// Shows what other processes have committed. False if one of them may be about to commit: look again.
-    pub(super) async fn look(&self) -> Result<bool, Error> {
+    /// Shows what other processes have committed.
+    pub(super) async fn look(&self) -> Result<Sighting, Error> {
         let (done, looked) = oneshot::channel();
         self.jobs.send(Job::Look(done)).await.map_err(|_| Error::GoingAway)?;
         looked.await.map_err(|_| Error::GoingAway)?

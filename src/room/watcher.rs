@@ -16,7 +16,7 @@ use tokio::sync::watch;
 const SUFFIXES: [&str; 3] = ["-wal", "-journal", "-shm"];
 
 /// For so long events are gathered before the next are asked for.
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_millis(20);
 
 /// The files that are watched, by their folders and names, with a count of what happened to each.
 type Files = HashMap<PathBuf, HashMap<OsString, watch::Sender<u64>>>;

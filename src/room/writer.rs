@@ -19,7 +19,7 @@ use super::database::{
     self, Expected, Interrupter, Location, ReadConnections, WriteConnection, WriteOptions, on_a_thread,
 };
 use super::file::OpenFile;
-use super::queue::{Job, Jobs, Looked};
+use super::queue::{Job, Jobs, Looked, Sighting};
 use super::stamp::Stamp;
 use super::{Ending, RoomName};
 use crate::error::Error;
@@ -171,7 +171,7 @@ impl Writer {
                 // Whoever waits for it is told by its being dropped.
                 _ if self.interrupter.has_given_up() => continue,
                 Job::Look(done) if self.is_undisturbed().await => {
-                    drop(done.send(Ok(true)));
+                    drop(done.send(Ok(Sighting::Nothing)));
                     continue;
                 }
                 job => self.work(job, &mut next).await,
@@ -193,7 +193,7 @@ impl Writer {
             self.commit.note(&error);
             match job {
                 // It is looked again, unless the room has ended.
-                Job::Look(done) if !self.ending.has_ended() => drop(done.send(Ok(false))),
+                Job::Look(done) if !self.ending.has_ended() => drop(done.send(Ok(Sighting::Unfinished))),
                 Job::Look(done) => drop(done.send(Err(Error::GoingAway))),
                 job => job.fail(error),
             }
