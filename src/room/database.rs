@@ -161,7 +161,7 @@ impl WriteConnection {
             Expected::Ours => true,
             Expected::Known(file, stamp) => {
                 file.check()?;
-                stamp.is_some() && *stamp == Stamp::of(file.path())
+                stamp.is_some() && *stamp == Stamp::of(file.real_path())
             }
         };
         let is_known = matches!(expected, Expected::Known(..));

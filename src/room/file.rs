@@ -13,6 +13,7 @@ use crate::error::Error;
 pub(super) struct OpenFile {
     room: RoomName,
     path: PathBuf,
+    real_path: PathBuf,
     identity: Identity,
 }
 
@@ -21,7 +22,11 @@ impl OpenFile {
     pub(super) fn of(room: &RoomName, path: &Path, conn: &Connection) -> Result<Self, Error> {
         let replaced = || Error::FileReplaced { room: room.clone() };
         let identity = Identity::of(path).map_err(|_| replaced())?;
-        let file = Self { room: room.clone(), path: path.to_owned(), identity };
+        let real_path = match conn.path() {
+            Some(real_path) => real_path.into(),
+            None => path.canonicalize().map_err(|_| replaced())?,
+        };
+        let file = Self { room: room.clone(), path: path.to_owned(), real_path, identity };
         file.check_reader(conn)?;
         Ok(file)
     }
@@ -29,6 +34,11 @@ impl OpenFile {
     /// Its path.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The same without links, as SQLite found it: beside it is the log.
+    pub(super) fn real_path(&self) -> &Path {
+        &self.real_path
     }
 
     /// Whether the file is still at its path: what is written into it otherwise, nobody would find. Blocks on the file system.

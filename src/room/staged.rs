@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use tempfile::TempPath;
+
 /// What SQLite may leave beside a database.
 pub(super) const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
@@ -74,9 +76,9 @@ impl Staged {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::AlreadyExists`] if something is there, and others where files can't be linked.
+    /// [`io::ErrorKind::AlreadyExists`] if something is there, and others where that can't be made sure.
     pub(super) fn settle_first(self) -> io::Result<()> {
-        fs::hard_link(&self.path, &self.place)
+        Ok(TempPath::try_from_path(&self.path)?.persist_noclobber(&self.place)?)
     }
 }
 

@@ -27,22 +27,21 @@ impl Stamp {
     /// Stamps a database, so that whatever is written to it from now on shows: file systems count time in milliseconds or seconds,
     /// within which another process may write, but never with the time that the files are given here, which is over. `None` if that
     /// can't be: only the owner of a file says when it was written.
+    ///
+    /// `file` is no link: the log is beside what a link leads to.
     pub(super) fn put(file: &Path) -> Option<Self> {
-        // Where there is a link to it, its log is not beside the link.
-        let file = file.canonicalize().ok()?;
         let time = FileTime::from(SystemTime::now().checked_sub(OVER)?);
-        filetime::set_file_mtime(&file, time).ok()?;
-        let log = log::path_of(&file);
+        filetime::set_file_mtime(file, time).ok()?;
+        let log = log::path_of(file);
         match filetime::set_file_mtime(&log, time) {
             Err(error) if error.kind() != ErrorKind::NotFound => None,
-            _ => Self::of(&file),
+            _ => Self::of(file),
         }
     }
 
     /// The stamp of a database as it is. `None` if it isn't there, or if the system doesn't tell.
     pub(super) fn of(file: &Path) -> Option<Self> {
-        let file = file.canonicalize().ok()?;
-        let log = match log::path_of(&file).metadata() {
+        let log = match log::path_of(file).metadata() {
             Ok(metadata) => Some(FileStamp::of(&metadata)?),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(_) => return None,

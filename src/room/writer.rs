@@ -326,7 +326,7 @@ impl Writer {
             return false;
         };
         let file = bed.file.clone();
-        let found = tokio::task::spawn_blocking(move || Stamp::of(file.path())).await;
+        let found = tokio::task::spawn_blocking(move || Stamp::of(file.real_path())).await;
         found.is_ok_and(|found| found.as_ref() == Some(stamp))
     }
 
@@ -370,9 +370,9 @@ fn leave(
     conn.busy_timeout(Duration::ZERO)?;
     commit.finish(&mut conn);
     interrupter.closing();
-    let stamp = Stamp::put(file.path()).filter(|_| commit.has_followed(&mut conn));
+    let stamp = Stamp::put(file.real_path()).filter(|_| commit.has_followed(&mut conn));
     database::leave(conn)?;
-    Ok(stamp.filter(|stamp| Stamp::of(file.path()).as_ref() == Some(stamp)))
+    Ok(stamp.filter(|stamp| Stamp::of(file.real_path()).as_ref() == Some(stamp)))
 }
 
 /// Looks for what other processes have written.
