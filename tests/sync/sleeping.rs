@@ -102,6 +102,25 @@ async fn what_another_process_writes_is_shown() {
     }
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn where_a_file_is_a_link_what_is_written_beside_the_real_one_is_shown() {
+    let server = sleepy().await;
+    Client::join(&server, "r", 1).await.close().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("file");
+    Connection::open(server.file("r")).unwrap().execute("VACUUM INTO ?1", [file.to_str().unwrap()]).unwrap();
+    std::os::unix::fs::symlink(&file, server.file("link")).unwrap();
+    let mut client = Client::join(&server, "link", 1).await;
+    let other = another_process(&server, "link");
+    for row in 1..=5 {
+        asleep(&server, "link").await;
+        // Only the log shows it, while that process has the file open.
+        other.execute("INSERT INTO foo VALUES (?1, 2)", [row]).unwrap();
+        assert_eq!(cells(&client.changes().await), [format!("{row}.b=2")]);
+    }
+}
+
 #[tokio::test]
 async fn without_being_told_it_is_shown_with_our_next_commit() {
     let server = Server::with(|config| config.with_awake_rooms(0).with_watch_files(false)).await;
