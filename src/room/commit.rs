@@ -4,7 +4,7 @@ mod set_aside;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use crr::{Crr, Merge, MergeOptions, Merged};
@@ -65,6 +65,8 @@ pub(super) struct Commit {
     durability: Durability,
     /// SQLite's count of the commits of others, at the last look.
     commits_of_others: AtomicI64,
+    /// Whether any were [followed](Self::follow) since the last look.
+    has_followed_others: AtomicBool,
 }
 
 impl Commit {
@@ -79,9 +81,18 @@ impl Commit {
         let (observer, quarantine) = (surroundings.observer.clone(), surroundings.quarantine.clone());
         let meters = surroundings.meters.clone();
         let (max_frame_bytes, busy_timeout) = (config.max_frame_bytes(), config.busy_timeout());
-        let (room, parts, commits_of_others) = (room.clone(), parts.clone(), AtomicI64::new(commits_of_others));
-        let durability = config.durability();
-        Self { room, parts, observer, quarantine, meters, max_frame_bytes, busy_timeout, durability, commits_of_others }
+        Self {
+            room: room.clone(),
+            parts: parts.clone(),
+            observer,
+            quarantine,
+            meters,
+            max_frame_bytes,
+            busy_timeout,
+            durability: config.durability(),
+            commits_of_others: AtomicI64::new(commits_of_others),
+            has_followed_others: AtomicBool::new(false),
+        }
     }
 
     /// Merges what is queued in one transaction. If a changeset is refused, each gets a transaction of its own, so that only the
@@ -168,7 +179,7 @@ impl Commit {
         self.reserve(migrated.now)?;
         // One of them may have done it.
         if self.have_others_committed(conn).map_err(engine)? {
-            return self.follow(conn).map(|_| ()).map_err(engine);
+            return self.follow(conn).map_err(engine);
         }
         // In this order: clients with the schema of before leave before there is anything new to see.
         self.parts.schema.send_replace(migrated.schema);
@@ -180,8 +191,12 @@ impl Commit {
     pub(super) fn look(&self, conn: &mut Connection) -> Result<Sighting, Error> {
         self.check_file()?;
         let looked = self.is_nobody_writing(conn).and_then(|is_all| {
-            let found = self.follow(conn)?;
-            Ok(if is_all { found } else { Sighting::Unfinished })
+            self.follow(conn)?;
+            Ok(match self.has_followed_others.swap(false, Ordering::Relaxed) {
+                _ if !is_all => Sighting::Unfinished,
+                true => Sighting::News,
+                false => Sighting::Nothing,
+            })
         });
         match looked {
             Err(error) if error.is_busy() => Ok(Sighting::Unfinished),
@@ -224,17 +239,18 @@ impl Commit {
     }
 
     /// Takes over what other processes have committed, and shows it once it is durable.
-    fn follow(&self, conn: &mut Connection) -> crr::Result<Sighting> {
+    fn follow(&self, conn: &mut Connection) -> crr::Result<()> {
         let commits = commits_of_others(conn)?;
         if commits == self.commits_of_others.load(Ordering::Relaxed) {
-            return Ok(Sighting::Nothing);
+            return Ok(());
         }
+        self.has_followed_others.store(true, Ordering::Relaxed);
         let tx = conn.transaction()?;
         let (sight, lineage) = (Sight::of(&tx)?, Lineage::read(&tx)?);
         tx.commit()?;
         let Some(sight) = sight else {
             self.parts.ending.fail(&Error::NoSuchRoom { room: self.room.clone() });
-            return Ok(Sighting::News);
+            return Ok(());
         };
         let is_news = self.is_news(&sight);
         if is_news && self.durability.is_synced() {
@@ -256,7 +272,7 @@ impl Commit {
             self.parts.follow(&sight);
             self.show(conn, sight.now);
         }
-        Ok(Sighting::News)
+        Ok(())
     }
 
     fn is_news(&self, sight: &Sight) -> bool {
@@ -376,7 +392,7 @@ impl Commit {
                 return Ok(());
             }
             // Ours is durable. But without anything to write, it has not made theirs so.
-            Ok(true) => self.follow(conn).map(|_| ()),
+            Ok(true) => self.follow(conn),
             Err(error) => Err(error),
         };
         if let Err(error) = shown {
@@ -451,7 +467,7 @@ impl Commit {
             file.check_reader(conn)?;
         }
         self.commits_of_others.store(UNKNOWN, Ordering::Relaxed);
-        self.follow(conn).map(|_| ()).map_err(|error| Error::engine(&self.room, error))
+        self.follow(conn).map_err(|error| Error::engine(&self.room, error))
     }
 
     /// The last commit, before the database is closed.

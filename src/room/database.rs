@@ -285,7 +285,8 @@ impl Log {
             // A process that is at work has been through the log; other errors come again when the file is used.
             return Ok(Self::Sound);
         }
-        let log = log::path_of(file);
+        // Beside what a link leads to.
+        let log = log::path_of(conn.path().map_or(file, Path::new));
         let damaged = log::is_damaged(&log);
         conn.execute_batch("ROLLBACK")?;
         match damaged {

@@ -36,7 +36,7 @@ impl OpenFile {
         &self.path
     }
 
-    /// The same without links, as SQLite found it: beside it is the log.
+    /// The same as SQLite has found it, which follows links where the system has them: beside it is the log.
     pub(super) fn real_path(&self) -> &Path {
         &self.real_path
     }

@@ -87,8 +87,8 @@ pub(super) enum Founding {
     Made,
     /// Another process was first.
     ByAnother,
-    /// It can't be copied, or not here: there are file systems without links. It has to be made the long way, which also says what is
-    /// wrong, if something is.
+    /// It can't be copied, or not here: on some file systems, no file is put only where nothing is. It has to be made the long way,
+    /// which also says what is wrong, if something is.
     LeftToSqlite,
 }
 

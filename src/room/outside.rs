@@ -12,7 +12,7 @@ use crate::error::Error;
 /// The least time between two looks, while other processes write.
 const SHORTEST: Duration = Duration::from_millis(20);
 
-/// The most, while only our own commits are told of. What others write between them, the next of ours finds, too.
+/// The most, while only our own commits are told of. What others write between two looks, the next of ours finds, too.
 const LONGEST: Duration = Duration::from_millis(160);
 
 /// From opening a room, which has looked at everything, to its first look: mostly, what it is told of is its being opened.
@@ -57,8 +57,8 @@ impl Outside {
     }
 
     async fn look_again_and_again(&mut self) {
-        let mut pace = Pace(FIRST);
-        sleep(pace.0).await;
+        let mut pace = Pace(SHORTEST);
+        sleep(FIRST).await;
         loop {
             if let Some(watched) = &mut self.watched {
                 watched.events.mark_unchanged();

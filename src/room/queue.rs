@@ -37,7 +37,7 @@ pub(super) type ReadJob = Box<dyn FnOnce(Result<&mut Connection, Error>) + Send>
 pub(super) enum Sighting {
     /// Nothing that wasn't known.
     Nothing,
-    /// They have committed.
+    /// They have committed since the last look.
     News,
     /// One of them may be about to commit: look again.
     Unfinished,

@@ -326,7 +326,8 @@ impl Writer {
             return false;
         };
         let file = bed.file.clone();
-        let found = tokio::task::spawn_blocking(move || Stamp::of(file.real_path())).await;
+        let found =
+            tokio::task::spawn_blocking(move || file.check().ok().and_then(|()| Stamp::of(file.real_path()))).await;
         found.is_ok_and(|found| found.as_ref() == Some(stamp))
     }
 

@@ -1,5 +1,6 @@
 //! Rooms in which nothing happens sleep: their databases are closed, and nobody notices.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -27,6 +28,17 @@ fn another_process(server: &Server, room: &str) -> Connection {
     let conn = Connection::open(server.file(room)).unwrap();
     crr::load(&conn).unwrap();
     conn
+}
+
+/// Makes a room whose file is a link to `file` in another folder.
+#[cfg(unix)]
+async fn linked(server: &Server, room: &str) -> tempfile::TempDir {
+    Client::join(server, "r", 1).await.close().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("file");
+    Connection::open(server.file("r")).unwrap().execute("VACUUM INTO ?1", [file.to_str().unwrap()]).unwrap();
+    std::os::unix::fs::symlink(&file, server.file(room)).unwrap();
+    elsewhere
 }
 
 #[tokio::test]
@@ -106,11 +118,7 @@ async fn what_another_process_writes_is_shown() {
 #[tokio::test]
 async fn where_a_file_is_a_link_what_is_written_beside_the_real_one_is_shown() {
     let server = sleepy().await;
-    Client::join(&server, "r", 1).await.close().await;
-    let elsewhere = tempfile::tempdir().unwrap();
-    let file = elsewhere.path().join("file");
-    Connection::open(server.file("r")).unwrap().execute("VACUUM INTO ?1", [file.to_str().unwrap()]).unwrap();
-    std::os::unix::fs::symlink(&file, server.file("link")).unwrap();
+    let _elsewhere = linked(&server, "link").await;
     let mut client = Client::join(&server, "link", 1).await;
     let other = another_process(&server, "link");
     for row in 1..=5 {
@@ -250,21 +258,32 @@ async fn another_site_or_schema_that_another_process_gave_the_room_is_noticed() 
 #[tokio::test]
 async fn a_room_whose_log_was_damaged_forks() {
     let server = Server::with(|config| config.with_awake_rooms(0).with_watch_files(false)).await;
-    let mut client = Client::join(&server, "r", 1).await;
+    forks_with_a_damaged_log(&server, "r", &server.file("r-wal")).await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn so_does_one_whose_file_is_a_link() {
+    let server = Server::with(|config| config.with_awake_rooms(0).with_watch_files(false)).await;
+    let elsewhere = linked(&server, "link").await;
+    forks_with_a_damaged_log(&server, "link", &elsewhere.path().join("file-wal")).await;
+}
+
+async fn forks_with_a_damaged_log(server: &Server, room: &str, log: &Path) {
+    let mut client = Client::join(server, room, 1).await;
     let former = client.server;
     for row in 1..=3 {
-        server.write("r", &format!("INSERT INTO foo VALUES ({row}, 2)")).await;
+        server.write(room, &format!("INSERT INTO foo VALUES ({row}, 2)")).await;
         client.changes().await;
     }
-    asleep(&server, "r").await;
-    let log = server.file("r-wal");
-    let mut bytes = std::fs::read(&log).unwrap();
+    asleep(server, room).await;
+    let mut bytes = std::fs::read(log).unwrap();
     bytes[100] ^= 1;
     std::fs::write(log, bytes).unwrap();
-    let written = server.rooms.write("r", |tx| tx.execute_batch("INSERT INTO foo VALUES (4, 2)")).await;
+    let written = server.rooms.write(room, |tx| tx.execute_batch("INSERT INTO foo VALUES (4, 2)")).await;
     assert!(matches!(written, Err(Error::FileReplaced { .. })), "{written:?}");
     assert_eq!(client.closed().await.0, 1001);
-    assert_ne!(Client::join(&server, "r", 1).await.server, former);
+    assert_ne!(Client::join(server, room, 1).await.server, former);
 }
 
 #[tokio::test]

@@ -1,18 +1,28 @@
 //! How files are heard of elsewhere: as the `notify` crate finds out.
 
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use notify::{RecommendedWatcher, RecursiveMode};
 
 use super::{Ear, Source};
 
+/// For so long events are gathered before the next are asked for: the system may make one of several that are alike.
+const GATHER: Duration = Duration::from_millis(2);
+
 impl Source for RecommendedWatcher {
     type Error = notify::Error;
 
-    fn start(mut ear: Ear) -> notify::Result<Self> {
+    fn start(ear: Ear) -> notify::Result<Self> {
+        let mut gathered = Instant::now();
         notify::recommended_watcher(move |event| {
             tell(&ear, event);
-            ear.gather();
+            // It is called for each event.
+            if gathered.elapsed() >= GATHER {
+                thread::sleep(GATHER);
+                gathered = Instant::now();
+            }
         })
     }
 
