@@ -57,24 +57,24 @@ impl Outside {
     }
 
     async fn look_again_and_again(&mut self) {
-        let mut pace = Pace(SHORTEST);
+        let (mut pace, mut reason) = (Pace(SHORTEST), Reason::Time);
         sleep(FIRST).await;
         loop {
             if let Some(watched) = &mut self.watched {
                 watched.events.mark_unchanged();
             }
             match self.look().await {
-                Ok(found) => pace.found(found),
+                Ok(found) => pace.found(found, reason),
                 Err(Error::GoingAway) => return,
                 Err(error) => return self.parts.ending.fail(&error),
             }
             sleep(pace.0).await;
-            self.next().await;
+            reason = self.next().await;
         }
     }
 
     /// Waits for the next reason to look.
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Reason {
         let told = async {
             match &mut self.watched {
                 Some(watched) => watched.events.changed().await.is_ok(),
@@ -93,8 +93,8 @@ impl Outside {
             }
         };
         tokio::select! {
-            () = told => {}
-            () = polled => {}
+            () = told => Reason::Told,
+            () = polled => Reason::Time,
         }
     }
 
@@ -115,16 +115,26 @@ impl Outside {
     }
 }
 
-/// How long it is from one look to the next.
+/// Why to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// Something was written, if only by us.
+    Told,
+    /// It is time to.
+    Time,
+}
+
+/// The least time from one look to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Pace(Duration);
 
 impl Pace {
-    /// Adapts to what the last look has found.
-    fn found(&mut self, found: Sighting) {
-        self.0 = match found {
-            Sighting::Nothing => self.0.saturating_mul(2).min(LONGEST),
-            Sighting::News | Sighting::Unfinished => SHORTEST,
+    /// Adapts to what the last look has found. If it was only time to look, nothing is the usual.
+    fn found(&mut self, found: Sighting, reason: Reason) {
+        self.0 = match (found, reason) {
+            (Sighting::Nothing, Reason::Told) => self.0.saturating_mul(2).min(LONGEST),
+            (Sighting::Nothing, Reason::Time) => self.0,
+            (Sighting::News | Sighting::Unfinished, _) => SHORTEST,
         };
     }
 }
@@ -137,10 +147,12 @@ mod tests {
     fn whoever_is_told_of_nothing_but_its_own_commits_looks_less_often() {
         let mut pace = Pace(SHORTEST);
         for expected in [40, 80, 160, 160] {
-            pace.found(Sighting::Nothing);
+            pace.found(Sighting::Nothing, Reason::Told);
             assert_eq!(pace.0, Duration::from_millis(expected));
         }
-        pace.found(Sighting::News);
+        pace.found(Sighting::News, Reason::Told);
         assert_eq!(pace.0, SHORTEST);
+        pace.found(Sighting::Nothing, Reason::Time);
+        assert_eq!(pace.0, SHORTEST, "who polls does so as often as it is told to");
     }
 }
