@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
@@ -94,19 +95,31 @@ struct Args {
     config: Option<PathBuf>,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// Threads that may wait for disks and locks at the same time, for each processor, and at least. They take turns: of hundreds, as tokio
+/// allows, each would come to its turn with cold caches and wait for the others at the file system's locks. A thousand rooms that begin at
+/// once begin a tenth sooner with fewer. Where syncs are slow and many rooms are written to, more are better.
+const BLOCKING_THREADS: usize = 12;
+const LEAST_BLOCKING_THREADS: usize = 24;
+
+fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .init();
-    match run(Args::parse()).await {
+    match start(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs the server on as many threads as there is something to do for.
+fn start(args: Args) -> Result<(), Box<dyn Error>> {
+    let blocking = available_parallelism()?.get().saturating_mul(BLOCKING_THREADS).max(LEAST_BLOCKING_THREADS);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(blocking).build()?;
+    runtime.block_on(run(args))
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {

@@ -27,8 +27,9 @@
 //! - **New rooms** of one synced row each it makes 1,230 in a second. With what the floor takes for their clients that is 1,030.
 //! - **Rows** of the same form it stores 550,000 to 650,000 in a second, and the engine alone 485,000.
 //!
-//! The machine's speed changes from one quarter of an hour to the next, and new rooms are what it shows in most: of eight more runs, six made
-//! 640 to 719/s. In the other two, with 420 and 511, plain SQLite made 540 instead of 1,200: the disk is slow in some places. Besides, ext4
+//! The machine's speed changes from one quarter of an hour to the next, and new rooms are what it shows in most: in the minutes after, half of
+//! the runs made 600 to 719/s, the others 500 to 600, which **misses** the goal; and 250 to 450 where plain SQLite made 300 to 550 instead of
+//! 1,100: the disk is slow in some places. Besides, ext4
 //! searches long for places of new files where thousands were deleted in the last five minutes, which the last run has done: so each run
 //! should have a folder of its own at the top (`--folder`), which ext4 puts elsewhere. In memory (tmpfs) there are 750 to 900/s.
 //!
@@ -72,6 +73,7 @@
 //! | many `sqlite_sync_catch_ups_total` of clients that are nearly there | [`with_feed_window_bytes`](crate::SyncConfig::with_feed_window_bytes) |
 //! | small messages to many clients, at a high rate | [`with_notify_interval`](crate::SyncConfig::with_notify_interval) gathers them |
 //! | memory or open files, with many rooms | [`with_awake_rooms`](crate::SyncConfig::with_awake_rooms), [`with_max_rooms`](crate::SyncConfig::with_max_rooms), [`with_room_idle`](crate::SyncConfig::with_room_idle); and have SQLite take page caches as they are needed: `LIBSQLITE3_FLAGS="-USQLITE_ENABLE_MEMORY_MANAGEMENT -DSQLITE_DEFAULT_PCACHE_INITSZ=0 -DSQLITE_DEFAULT_LOOKASIDE=1200,16 -DSQLITE_DEFAULT_MEMSTATUS=0"` while you build, as this repository's `.cargo/config.toml` does. The first of them also keeps connections from pushing each other's pages out |
+//! | many rooms that begin or are written to at once, and processors that are busy in the system | fewer threads that block: `tokio::runtime::Builder::max_blocking_threads`, as `examples/server.rs` does. Tokio allows 512, which wait for each other in the file system. Where a sync takes ten milliseconds, more are better |
 //! | 429 or 503 at a restart, with everybody behind one address | [`with_max_address_connections`](crate::SyncConfig::with_max_address_connections), or tell clients apart with [`SyncLayer::remote_address`](crate::SyncLayer::remote_address) |
 //! | connections refused by the system at a restart | a longer queue of the listener, as in `examples/server.rs`, and `net.core.somaxconn` |
 //!
