@@ -117,7 +117,8 @@ fn main() -> ExitCode {
 
 /// Runs the server on as many threads as there is something to do for.
 fn start(args: Args) -> Result<(), Box<dyn Error>> {
-    let blocking = available_parallelism()?.get().saturating_mul(BLOCKING_THREADS).max(LEAST_BLOCKING_THREADS);
+    let blocking =
+        available_parallelism().map_or(1, usize::from).saturating_mul(BLOCKING_THREADS).max(LEAST_BLOCKING_THREADS);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(blocking).build()?;
     runtime.block_on(run(args))
 }
