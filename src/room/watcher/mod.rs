@@ -45,11 +45,13 @@ struct Folders<S> {
 pub(crate) trait Source: Sized {
     type Error: Display;
 
+    /// Begins to tell `ear` of what is watched.
     fn start(ear: Ear) -> Result<Self, Self::Error>;
 
     /// Watches a folder. Once more, if it is watched already, or another one has come to its place.
     fn watch(&mut self, folder: &Path) -> Result<(), Self::Error>;
 
+    /// Tells no more of a folder, which may be gone.
     fn unwatch(&mut self, folder: &Path);
 }
 
