@@ -149,8 +149,9 @@ async fn what_is_written_into_a_file_while_its_server_is_stopped_reaches_who_kno
     let server = Server::start().await;
     let mut client = Client::join(&server, "r", 1).await;
     client.push(0, &[cell(1, "b", Value::Text("x"), 1), cell(2, "b", Value::Text("x"), 2)]).await;
-    server.has("r", "SELECT count(*) FROM foo", &["2"]).await;
-    let (site, seen) = (client.server, server.rooms.rooms()[0].db_version);
+    let shown = || server.rooms.rooms()[0].db_version;
+    until("what the client wrote to be shown, not only committed", async || shown() > 0).await;
+    let (site, seen) = (client.server, shown());
     server.rooms.shutdown().await;
 
     let plain = Connection::open(server.file("r")).unwrap();
