@@ -3,6 +3,7 @@
 //! `cargo run --example litefs -- --help` lists the flags. `litefs.yml` and `fly.toml` in the folder `litefs` run it on Fly.io.
 
 use std::error::Error;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -64,6 +65,7 @@ struct Settings {
 async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .init();
     match run(Args::parse()).await {

@@ -4,6 +4,7 @@
 //! the file given with `--config`, environment variables such as `TOWER_SQLITE_SYNC_HEARTBEAT=20`, and the flags.
 
 use std::error::Error;
+use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
@@ -104,6 +105,7 @@ const LEAST_BLOCKING_THREADS: usize = 24;
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(wants_colours())
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .init();
     match start(Args::parse()) {
@@ -113,6 +115,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Colours are for terminals, and for who wants them: <https://no-color.org>.
+fn wants_colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Runs the server on as many threads as there is something to do for.

@@ -308,7 +308,8 @@ impl Room {
         reads: Reads,
         surroundings: &Surroundings,
     ) -> Arc<Self> {
-        tracing::info!(room = %name, site = %opened.site, schema = %opened.schema, db_version = opened.now, "room opened");
+        let Opened { site, schema, now, is_new, .. } = &opened;
+        tracing::info!(room = %name, %site, %schema, db_version = now, is_new, "room opened");
         Arc::new(Self {
             name: name.clone(),
             lineage: opened.lineage,

@@ -104,7 +104,7 @@ impl Opening {
         if let Some(page) = &page {
             page.reserve(opened.site, opened.now).map_err(sqlite)?;
         }
-        Ok(Opened { page: page.map(Arc::new), ..opened })
+        Ok(Opened { is_new, page: page.map(Arc::new), ..opened })
     }
 }
 
@@ -143,6 +143,8 @@ pub(super) struct Opened {
     pub(super) schema: StoredSchema,
     pub(super) now: i64,
     pub(super) commits_of_others: i64,
+    /// It was made for that.
+    pub(super) is_new: bool,
     pub(super) file: Option<Arc<OpenFile>>,
     pub(super) page: Option<Arc<Page>>,
 }
@@ -152,7 +154,7 @@ impl Opened {
     pub(super) fn look(conn: &Connection) -> crr::Result<Option<Self>> {
         let Some(Sight { site, schema, now, commits_of_others }) = Sight::of(conn)? else { return Ok(None) };
         let lineage = Lineage::read(conn)?;
-        Ok(Some(Self { site, lineage, schema, now, commits_of_others, file: None, page: None }))
+        Ok(Some(Self { site, lineage, schema, now, commits_of_others, is_new: false, file: None, page: None }))
     }
 
     /// What a file says now.
@@ -226,10 +228,7 @@ pub(super) fn prepare(
         })?;
     }
     Ok(match founders.map(|founders| founders.found(path, &resident)) {
-        Some(Founding::Made) => {
-            tracing::info!(room = %name, schema = %resident.name, version = resident.version, "schema applied");
-            Begun::Now(resident)
-        }
+        Some(Founding::Made) => Begun::Now(resident),
         Some(Founding::ByAnother) => Begun::Before,
         Some(Founding::LeftToSqlite) | None => Begun::Not(resident),
     })

@@ -12,11 +12,10 @@ use crate::error::Error;
 /// The least time between two looks, while other processes write.
 const SHORTEST: Duration = Duration::from_millis(20);
 
-/// The most, while only our own commits are told of. What others write between two looks, the next of ours finds, too.
+/// The most, while only our own commits are told of. What others write between two looks, the next of ours finds, too. It is also the
+/// time from opening a room, which has looked at everything, to its first look: mostly, what it is told of until then is its being opened
+/// and its first commits.
 const LONGEST: Duration = Duration::from_millis(160);
-
-/// From opening a room, which has looked at everything, to its first look: mostly, what it is told of is its being opened.
-const FIRST: Duration = Duration::from_millis(80);
 
 /// How soon, and how late, a look is repeated while another process is about to commit. What it writes is told of before the
 /// commit can be seen, and the commit itself is not.
@@ -58,7 +57,7 @@ impl Outside {
 
     async fn look_again_and_again(&mut self) {
         let (mut pace, mut reason) = (Pace(SHORTEST), Reason::Time);
-        sleep(FIRST).await;
+        sleep(LONGEST).await;
         loop {
             if let Some(watched) = &mut self.watched {
                 watched.events.mark_unchanged();
