@@ -1,5 +1,6 @@
 //! One transaction of a room's writer: from changesets, or an application's closure, to a durable commit that the feed shows.
 
+mod first;
 mod set_aside;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,6 +12,7 @@ use crr::{Crr, Merge, MergeOptions, Merged};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tower_sqlite_sync_wire as wire;
 
+use self::first::First;
 use super::convert;
 use super::database::Log;
 use super::follow::{Sight, commits_of_others};
@@ -19,7 +21,7 @@ use super::lineage::Lineage;
 use super::queue::{Queued, Sighting};
 use super::schema::ResidentSchema;
 use super::writer::{Applied, Changeset, Outcome};
-use super::{Origin, Parts, RoomName, Surroundings, announced, migration, sites, yielding};
+use super::{Origin, Parts, RoomName, Surroundings, announced, log, migration, sites, yielding};
 use crate::Durability;
 use crate::applied::{AppliedChangeset, Observer};
 use crate::config::SyncConfig;
@@ -52,6 +54,16 @@ enum Manner {
     Overrule,
 }
 
+/// What became of changesets in a transaction.
+enum Transacted {
+    /// They are merged, and this is the room's db_version with them.
+    Committed(Vec<Outcome>, i64),
+    /// None was merged.
+    Nothing(Vec<Outcome>),
+    /// As [`is_another_room`](Commit::is_another_room) says.
+    AnotherRoom,
+}
+
 /// What a transaction needs to know, on whichever thread it runs.
 #[derive(Debug)]
 pub(super) struct Commit {
@@ -67,16 +79,19 @@ pub(super) struct Commit {
     commits_of_others: AtomicI64,
     /// Whether any were [followed](Self::follow) since the last look.
     has_followed_others: AtomicBool,
+    /// Whether nothing was committed since the file was made, and each commit is to be synced.
+    begins_log: AtomicBool,
 }
 
 impl Commit {
-    /// `commits_of_others` is what it was when the database was opened.
+    /// `commits_of_others` is what it was when the database was opened, and `is_blank` whether that was just made and left as it was.
     pub(super) fn new(
         room: &RoomName,
         config: &SyncConfig,
         parts: &Parts,
         surroundings: &Surroundings,
         commits_of_others: i64,
+        is_blank: bool,
     ) -> Self {
         let (observer, quarantine) = (surroundings.observer.clone(), surroundings.quarantine.clone());
         let meters = surroundings.meters.clone();
@@ -92,6 +107,7 @@ impl Commit {
             durability: config.durability(),
             commits_of_others: AtomicI64::new(commits_of_others),
             has_followed_others: AtomicBool::new(false),
+            begins_log: AtomicBool::new(is_blank && config.durability().is_synced()),
         }
     }
 
@@ -333,11 +349,37 @@ impl Commit {
     }
 
     fn together(&self, conn: &mut Connection, changesets: &[&Changeset], manner: Manner) -> crr::Result<Vec<Outcome>> {
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let merge = |tx: Transaction<'_>| self.merge(tx, changesets, manner);
+        let all = |error: &dyn Fn() -> Error| {
+            Ok(std::iter::repeat_with(|| Outcome::Failed(error())).take(changesets.len()).collect())
+        };
+        let transacted = match self.begin_log(conn, merge)? {
+            Some(First { synced: Err(error), .. }) => {
+                // It is committed, and nobody may build on it.
+                self.parts.ending.fail(&Error::engine(&self.room, error));
+                return all(&|| Error::GoingAway);
+            }
+            Some(First { outcome, .. }) => outcome?,
+            None => merge(conn.transaction_with_behavior(TransactionBehavior::Immediate)?)?,
+        };
+        match transacted {
+            Transacted::Nothing(outcomes) => Ok(outcomes),
+            Transacted::Committed(outcomes, now) => match self.committed(conn, now) {
+                Ok(()) => Ok(outcomes),
+                Err(_) => all(&|| Error::FileReplaced { room: self.room.clone() }),
+            },
+            Transacted::AnotherRoom => {
+                self.follow(conn)?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Merges changesets, and commits if anything comes of that.
+    fn merge(&self, tx: Transaction<'_>, changesets: &[&Changeset], manner: Manner) -> crr::Result<Transacted> {
         if self.is_another_room(&tx)? {
             tx.rollback()?;
-            self.follow(conn)?;
-            return Ok(Vec::new());
+            return Ok(Transacted::AnotherRoom);
         }
         // A db_version ends with the row that takes it over the bound. Half a frame leaves room for that row.
         let options = MergeOptions::server(self.max_frame_bytes / 2);
@@ -347,17 +389,28 @@ impl Commit {
             .iter()
             .map(|changeset| merge_one(&self.room, &tx, &crr, &mut merge, changeset, manner))
             .collect::<crr::Result<Vec<_>>>()?;
-        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied(_))) {
-            let written = crr.aside(|tx| self.parts.announced.write(tx))?;
-            let now = crr.stored_db_version()?;
-            tx.commit()?;
-            self.parts.announced.written(&written);
-            if self.committed(conn, now).is_err() {
-                let replaced = || Outcome::Failed(Error::FileReplaced { room: self.room.clone() });
-                return Ok(std::iter::repeat_with(replaced).take(changesets.len()).collect());
-            }
+        if !outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied(_))) {
+            return Ok(Transacted::Nothing(outcomes));
         }
-        Ok(outcomes)
+        let written = crr.aside(|tx| self.parts.announced.write(tx))?;
+        let now = crr.stored_db_version()?;
+        tx.commit()?;
+        self.parts.announced.written(&written);
+        Ok(Transacted::Committed(outcomes, now))
+    }
+
+    /// Runs a transaction if it is to be the first in the log of a room that was just made.
+    fn begin_log<T>(
+        &self,
+        conn: &mut Connection,
+        transact: impl FnOnce(Transaction<'_>) -> crr::Result<T>,
+    ) -> crr::Result<Option<First<T>>> {
+        match &self.parts.file {
+            Some(file) if self.begins_log.swap(false, Ordering::Relaxed) => {
+                first::commit(conn, &log::path_of(file.real_path()), crr::file::sync, transact)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Whether another process has just made the room another site, given it another schema, or put an earlier database into its

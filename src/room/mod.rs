@@ -240,7 +240,7 @@ impl Room {
         let interrupter = Some(conn.interrupter().clone());
         let parts = Parts { interrupter, ..Parts::new(name, config, &opened) };
         let (queue, jobs) = WriterQueue::new(name, config, surroundings.queued.clone());
-        let commit = Commit::new(name, config, &parts, surroundings, opened.commits_of_others);
+        let commit = Commit::new(name, config, &parts, surroundings, opened.commits_of_others, is_ours);
         let bed = match (&location, &reads) {
             // Who copies what SQLite writes to other nodes knows what to make of an open database, and less of one that comes and goes.
             (Location::File(_), Reads::Pool(readers)) if epoch.is_none() => parts.file.clone().map(|file| Bed {
