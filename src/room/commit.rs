@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use crr::{Crr, Merge, MergeOptions, Merged};
+use crr::{Crr, Merge, MergeOptions, Merged, Winners};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tower_sqlite_sync_wire as wire;
 
@@ -31,6 +31,9 @@ use crate::grant::Refuse;
 use crate::meters::Meters;
 use crate::primary::Rights;
 use crate::quarantine::Quarantine;
+
+/// How many changes are shown without being read back. If there are more, reading takes little of the time.
+const MOST_WINNERS: usize = 64;
 
 /// No count of commits.
 const UNKNOWN: i64 = -1;
@@ -56,8 +59,8 @@ enum Manner {
 
 /// What became of changesets in a transaction.
 enum Transacted {
-    /// They are merged, and this is the room's db_version with them.
-    Committed(Vec<Outcome>, i64),
+    /// They are merged, this is the room's db_version with them, and what has won, if that needn't be read.
+    Committed(Vec<Outcome>, i64, Option<Winners>),
     /// None was merged.
     Nothing(Vec<Outcome>),
     /// As [`is_another_room`](Commit::is_another_room) says.
@@ -286,7 +289,7 @@ impl Commit {
         } else if is_news && self.reserve(sight.now).is_ok() {
             tracing::debug!(room = %self.room, now = sight.now, "another process has written");
             self.parts.follow(&sight);
-            self.show(conn, sight.now);
+            self.show(conn, sight.now, None);
         }
         Ok(())
     }
@@ -316,7 +319,7 @@ impl Commit {
             return tx.rollback().map_err(|error| Error::sqlite(&self.room, error));
         }
         let now = last_version(tx).map_err(|error| Error::engine(&self.room, error))?;
-        self.committed(conn, now)
+        self.committed(conn, now, None)
     }
 
     /// `None` if it is left, as [`changesets`](Self::changesets) may leave all.
@@ -364,7 +367,7 @@ impl Commit {
         };
         match transacted {
             Transacted::Nothing(outcomes) => Ok(outcomes),
-            Transacted::Committed(outcomes, now) => match self.committed(conn, now) {
+            Transacted::Committed(outcomes, now, winners) => match self.committed(conn, now, winners.as_ref()) {
                 Ok(()) => Ok(outcomes),
                 Err(_) => all(&|| Error::FileReplaced { room: self.room.clone() }),
             },
@@ -382,7 +385,7 @@ impl Commit {
             return Ok(Transacted::AnotherRoom);
         }
         // A db_version ends with the row that takes it over the bound. Half a frame leaves room for that row.
-        let options = MergeOptions::server(self.max_frame_bytes / 2);
+        let options = MergeOptions::server(self.max_frame_bytes / 2).winners(MOST_WINNERS);
         let crr = Crr::of(&tx)?;
         let mut merge = crr.merge(options)?;
         let outcomes = changesets
@@ -392,11 +395,12 @@ impl Commit {
         if !outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied(_))) {
             return Ok(Transacted::Nothing(outcomes));
         }
+        let winners = merge.winners();
         let written = crr.aside(|tx| self.parts.announced.write(tx))?;
         let now = crr.stored_db_version()?;
         tx.commit()?;
         self.parts.announced.written(&written);
-        Ok(Transacted::Committed(outcomes, now))
+        Ok(Transacted::Committed(outcomes, now, winners))
     }
 
     /// Runs a transaction if it is to be the first in the log of a room that was just made.
@@ -432,16 +436,16 @@ impl Commit {
         Ok(!Sight::of(tx)?.is_some_and(is_known))
     }
 
-    /// Shows the feed what we have committed, up to `now`, and what others have.
+    /// Shows the feed what we have committed, up to `now`, and what others have. `winners` is all of ours since the last time.
     ///
     /// # Errors
     ///
     /// [`Error::FileReplaced`] if it went into a file that nobody will find: nothing is shown, and the room ends.
-    fn committed(&self, conn: &mut Connection, now: i64) -> Result<(), Error> {
+    fn committed(&self, conn: &mut Connection, now: i64, winners: Option<&Winners>) -> Result<(), Error> {
         self.check_file()?;
         let shown = match self.have_others_committed(conn) {
             Ok(false) => {
-                self.show(conn, now);
+                self.show(conn, now, winners);
                 return Ok(());
             }
             // Ours is durable. But without anything to write, it has not made theirs so.
@@ -459,8 +463,9 @@ impl Commit {
         self.parts.check_file().inspect_err(|error| self.parts.ending.fail(error))
     }
 
-    /// Shows the feed what is durable up to `now`, which holds nothing of others that they were not [followed](Self::follow) in.
-    fn show(&self, conn: &mut Connection, now: i64) {
+    /// Shows the feed what is durable up to `now`, which holds nothing of others that they were not [followed](Self::follow) in. `winners`
+    /// is all that is new in it, if that is known.
+    fn show(&self, conn: &mut Connection, now: i64, winners: Option<&Winners>) {
         let shown = self.parts.feed.now();
         if now < shown {
             self.parts.ending.fail(&Error::WentBack { room: self.room.clone(), stored: now, shown });
@@ -472,7 +477,7 @@ impl Commit {
         // The usual, small commit is encoded while it is still in the cache. If others wait to be encoded, or this one is large, the
         // connections have it encoded at their pace.
         if now > shown && self.parts.feed.head() == shown {
-            match self.read_frame(conn, shown, now) {
+            match self.frame(conn, shown, now, winners) {
                 Ok(Some(frame)) => self.parts.feed.publish(frame),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(room = %self.room, %error, "what was committed can't be read back yet"),
@@ -482,6 +487,24 @@ impl Commit {
         if let Some(page) = &self.parts.page {
             page.shown(self.parts.site, now);
         }
+    }
+
+    /// What follows `after`, up to `upto`; `None` if that is not sure now.
+    fn frame(
+        &self,
+        conn: &mut Connection,
+        after: i64,
+        upto: i64,
+        winners: Option<&Winners>,
+    ) -> crr::Result<Option<Frame>> {
+        let Some(winners) = winners else { return self.read_frame(conn, after, upto) };
+        let frame = Frame::of(winners, after, upto, self.max_frame_bytes);
+        debug_assert!(
+            !matches!(self.read_frame(conn, after, upto), Ok(Some(read)) if read != frame),
+            "what has won is what is read, in {after} < v <= {upto} of {}",
+            self.room
+        );
+        Ok(Some(frame))
     }
 
     /// Reserves versions before they are shown. If they can't be, the room ends: what is committed is committed, and is shown when it is

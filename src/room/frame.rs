@@ -61,6 +61,14 @@ impl Frame {
         Ok(frame.finish(after, upto))
     }
 
+    /// Encodes what has won in the transaction of the db_versions `after < v <= upto`, as [`read`](Self::read) would read it.
+    pub(crate) fn of(winners: &crr::Winners, after: i64, upto: i64, max_bytes: usize) -> Self {
+        let mut frame = FrameBuilder::new(max_bytes);
+        // If it breaks off, it is full.
+        let _ = winners.iter().try_for_each(|change| frame.push(&change));
+        frame.finish(after, upto)
+    }
+
     /// A frame of that many bytes that are no changes.
     #[cfg(test)]
     pub(crate) fn of_size(after: i64, upto: i64, bytes: usize) -> Self {

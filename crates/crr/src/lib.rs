@@ -263,7 +263,7 @@ pub use crate::change::{Change, ChangesQuery};
 pub use crate::digest::Digest;
 pub use crate::error::{Error, Result};
 pub use crate::fractional::key_between;
-pub use crate::merge::{Merge, MergeOptions, Merged};
+pub use crate::merge::{Merge, MergeOptions, Merged, Winners};
 pub use crate::migrate::{MigrationNote, MigrationPlan, MigrationStep};
 pub use crate::pack::KeyError;
 pub use crate::site::{Position, SiteId};

@@ -225,6 +225,11 @@ impl Definition {
 }
 
 impl Table {
+    /// What it is, which connections share.
+    pub(crate) fn definition(&self) -> &Arc<Definition> {
+        &self.definition
+    }
+
     /// Reads a table, which needn't be a CRR yet. `None` if there is none of this name.
     pub(crate) fn read(db: &Connection, name: &str) -> Result<Option<Table>> {
         Ok(Definition::read(db, name)?.map(|definition| Table::new(Arc::new(definition))))

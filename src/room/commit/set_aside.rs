@@ -211,7 +211,7 @@ impl Commit {
             Crr::of(&tx).and_then(|crr| crr.set_position(sender, position)).map_err(engine)?;
         }
         let now = last_version(tx).map_err(engine)?;
-        self.committed(conn, now)?;
+        self.committed(conn, now, None)?;
         Ok(Run::Merged(progress))
     }
 
@@ -223,7 +223,7 @@ impl Commit {
         // What was set aside would be refused again, with nobody there to set it aside again.
         announced::never_ask_again(&tx, sender).map_err(|error| Error::sqlite(&self.room, error))?;
         let now = last_version(tx).map_err(engine)?;
-        self.committed(conn, now)
+        self.committed(conn, now, None)
     }
 
     /// A transaction, unless another process has made something else of the room: the writer finds that out with its next one.

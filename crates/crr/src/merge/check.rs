@@ -154,6 +154,11 @@ impl<'a> Key<'a> {
         Ok(())
     }
 
+    /// One of its columns; NULL if there are fewer.
+    pub(super) fn column(&self, at: usize) -> ValueRef<'_> {
+        self.columns.get(at).map_or(ValueRef::Null, CellValue::get)
+    }
+
     /// Its columns, in the key's order.
     pub(super) fn iter(&self) -> impl Iterator<Item = ValueRef<'_>> {
         self.columns.iter().map(CellValue::get)

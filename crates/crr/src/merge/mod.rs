@@ -13,14 +13,17 @@ mod partial;
 mod row;
 mod session;
 mod sites;
+mod winners;
 mod write;
 
 use rusqlite::Connection;
 
 pub(crate) use self::last_row::LastRow;
 pub use self::options::MergeOptions;
-use self::session::{Manner, Session, Volume};
+use self::session::{Manner, Session, Traces, Volume};
 pub(crate) use self::sites::Authors;
+pub use self::winners::Winners;
+use self::winners::Winning;
 use crate::state::{Engine, SharedEngine};
 use crate::{Change, Error, Result, functions};
 
@@ -34,6 +37,7 @@ pub struct Merge<'t> {
     engine: SharedEngine,
     options: MergeOptions,
     volume: Volume,
+    winning: Winning,
 }
 
 /// What became of a changeset.
@@ -68,7 +72,8 @@ impl<'t> Merge<'t> {
         if tx.is_autocommit() {
             return Err(Error::NoTransaction);
         }
-        Ok(Merge { conn: tx, engine, options, volume: Volume::default() })
+        let winning = Winning::new(options.winners);
+        Ok(Merge { conn: tx, engine, options, volume: Volume::default(), winning })
     }
 
     /// Merges one changeset, in its order. It is walked twice: checked first, then merged.
@@ -114,6 +119,17 @@ impl<'t> Merge<'t> {
         self.walk(changes, Manner::Overrule)
     }
 
+    /// The changes that have won, if the [options](MergeOptions::winners) ask for them. They are what
+    /// [`read_changes`](crate::Crr::read_changes) finds in the versions of this transaction once it is committed, if nothing but this
+    /// merge has written to CRRs in it.
+    ///
+    /// `None` if they have to be read, because there are too many, or it isn't sure what the database has of one: so it is if one
+    /// transaction writes a row twice, if it has triggers of the application's, or if a column stores another value than it is given.
+    #[must_use]
+    pub fn winners(self) -> Option<Winners> {
+        self.winning.end()
+    }
+
     fn walk<'a>(&mut self, changes: impl Iterator<Item = Change<'a>> + Clone, manner: Manner<'_>) -> Result<Merged> {
         if self.conn.is_autocommit() {
             return Err(Error::NoTransaction);
@@ -126,7 +142,8 @@ impl<'t> Merge<'t> {
         let _untracked = engine.untracked();
         engine.last_row.forget();
         engine.with_statements(|statements| {
-            let mut session = Session::new(engine, statements, &self.options, &mut self.volume, manner)?;
+            let traces = Traces { volume: &mut self.volume, winning: &mut self.winning };
+            let mut session = Session::new(engine, statements, &self.options, traces, manner)?;
             let mut group: Vec<Change<'a>> = Vec::new();
             for change in changes {
                 let is_of_group = |last: &Change<'_>| last.table == change.table && last.pk == change.pk;
@@ -153,9 +170,10 @@ pub(crate) fn merge_in_statement(engine: &Engine, change: Change<'_>) -> Result<
     check::Check::new(engine, &schema, &options).change(&change)?;
     let table = schema.table(engine.db(), change.table)?;
     let _writes = engine.own_writes_for_a_row();
-    let mut volume = Volume::default();
+    let (mut volume, mut winning) = (Volume::default(), Winning::new(0));
+    let traces = Traces { volume: &mut volume, winning: &mut winning };
     let _untracked = engine.untracked();
     engine.with_statements(|statements| {
-        Session::new(engine, statements, &options, &mut volume, Manner::Accept)?.merge_next(table, change)
+        Session::new(engine, statements, &options, traces, Manner::Accept)?.merge_next(table, change)
     })
 }

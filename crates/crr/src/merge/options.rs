@@ -20,6 +20,8 @@ pub struct MergeOptions {
     /// Begin a new `db_version` with the next row once what was written under the current one is larger than this, in
     /// bytes as they travel, roughly. So a version is never larger than this and one row.
     pub version_bytes: Option<usize>,
+    /// Keep up to so many changes that have won, for [`Merge::winners`](crate::Merge::winners).
+    pub winners: usize,
 }
 
 impl MergeOptions {
@@ -67,6 +69,13 @@ impl MergeOptions {
     #[must_use]
     pub fn version_bytes(mut self, bytes: usize) -> Self {
         self.version_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets [`winners`](Self#structfield.winners).
+    #[must_use]
+    pub fn winners(mut self, most: usize) -> Self {
+        self.winners = most;
         self
     }
 }

@@ -94,9 +94,14 @@ impl<'a> RowState<'a> {
         Ok(())
     }
 
+    /// Whether there is to be a row in the end that has to be written for that.
+    pub(super) fn is_made_again(&self) -> bool {
+        self.create || self.values.iter().any(Option::is_some)
+    }
+
     /// Whether anything has to be written.
     pub(super) fn has_changed(&self) -> bool {
-        self.delete || self.create || self.values.iter().any(Option::is_some)
+        self.delete || self.is_made_again()
     }
 
     /// Decides one change, and takes it over if it wins.

@@ -6,6 +6,7 @@ use super::Merged;
 use super::partial::PartialRows;
 use super::row::{RowState, Win};
 use super::sites::Sites;
+use super::winners::Winning;
 use crate::schema::Schema;
 use crate::state::Engine;
 use crate::statements::Statements;
@@ -30,6 +31,13 @@ impl Volume {
             self.bytes = self.bytes.saturating_add(bytes);
         }
     }
+}
+
+/// What the changesets of one merge leave for those that follow, or for whoever began it.
+#[derive(Debug)]
+pub(super) struct Traces<'e> {
+    pub(super) volume: &'e mut Volume,
+    pub(super) winning: &'e mut Winning,
 }
 
 /// What becomes of changes that win.
@@ -58,7 +66,7 @@ pub(super) struct Session<'e, 'c, 'a> {
     pub(super) options: &'e MergeOptions,
     pub(super) sites: Sites,
     pub(super) statements: &'e mut Statements<'c>,
-    volume: &'e mut Volume,
+    traces: Traces<'e>,
     manner: Manner<'e>,
     merged: Merged,
     /// The database's version before the transaction.
@@ -83,7 +91,7 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
         engine: &'e Engine,
         statements: &'e mut Statements<'c>,
         options: &'e MergeOptions,
-        volume: &'e mut Volume,
+        traces: Traces<'e>,
         manner: Manner<'e>,
     ) -> Result<Self> {
         Ok(Session {
@@ -91,7 +99,7 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
             options,
             sites: Sites::default(),
             statements,
-            volume,
+            traces,
             manner,
             merged: Merged::default(),
             current: engine.current_version_after_refresh()?,
@@ -196,13 +204,18 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
 
     /// Counts an entry that is written.
     pub(super) fn weigh(&mut self, version: i64, bytes: usize) {
-        self.volume.add(version, bytes);
+        self.traces.volume.add(version, bytes);
+    }
+
+    /// A row was written, which came to `rows` in all.
+    pub(super) fn wrote(&mut self, table: &Table, row: &RowState<'_>, rows: u64) -> Result<()> {
+        self.traces.winning.wrote(self.engine, table, row, rows)
     }
 
     /// A version that has become too large ends before a row, never inside one.
     fn begin_row(&mut self) {
-        let full = self.options.version_bytes.is_some_and(|limit| self.volume.bytes > limit);
-        if full && self.volume.version == self.pending {
+        let full = self.options.version_bytes.is_some_and(|limit| self.traces.volume.bytes > limit);
+        if full && self.traces.volume.version == self.pending {
             self.floor = self.pending.saturating_add(1);
         }
     }

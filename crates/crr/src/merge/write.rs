@@ -31,6 +31,8 @@ impl RowState<'_> {
             session.sites.ordinal(session.engine, session.statements, *site)?;
         }
         self.write_entries(session, table, key)?;
+        self.clock.lookaside = Some(key);
+        session.wrote(table, self, rows)?;
         self.clock.written(key);
         Ok(())
     }
