@@ -411,7 +411,7 @@ impl Commit {
     ) -> crr::Result<Option<First<T>>> {
         match &self.parts.file {
             Some(file) if self.begins_log.swap(false, Ordering::Relaxed) => {
-                first::commit(conn, &log::path_of(file.real_path()), crr::file::sync, transact)
+                first::commit(conn, &log::path_of(file.real_path()), crr::file::sync_log, transact)
             }
             _ => Ok(None),
         }

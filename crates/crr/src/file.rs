@@ -18,9 +18,18 @@ use crate::{Result, raw};
 /// If the disk fails.
 pub fn sync(conn: &Connection) -> Result<()> {
     // The log first: what is lacking in the database file, it has.
-    raw::sync_log(conn)?;
-    raw::sync_database(conn)?;
-    Ok(())
+    sync_log(conn)?;
+    Ok(raw::sync_database(conn)?)
+}
+
+/// Makes durable what the main database's log has, whoever committed it: all there is, if nothing was written to the database file
+/// since that was synced. Otherwise as [`sync`].
+///
+/// # Errors
+///
+/// If the disk fails.
+pub fn sync_log(conn: &Connection) -> Result<()> {
+    Ok(raw::sync_log(conn)?)
 }
 
 /// Whether the main database's file is no longer where it was opened: it was renamed or removed, or another one was put in its

@@ -29,10 +29,11 @@ pub(super) struct First<T> {
     pub(super) synced: crr::Result<()>,
 }
 
-/// Runs a transaction, and if it commits, has `sync` make that durable. `None`, and nothing was done, if there is something in the log
+/// Runs a transaction, and unless it fails, has `sync` make durable what it has committed. `None`, and nothing was done, if there is something in the log
 /// already.
 ///
-/// `conn` syncs each commit, and `log` is the path of its log, which was made since the machine was started and never had anything in it.
+/// `conn` syncs each commit, and its database file is synced as it is. `log` is the path of its log, which was made since the machine was
+/// started and never had anything in it.
 pub(super) fn commit<T>(
     conn: &mut Connection,
     log: &Path,
@@ -55,7 +56,7 @@ pub(super) fn commit<T>(
         restored?;
         return Ok(None);
     };
-    let synced = restored.and_then(|()| if is_empty(log) { Ok(()) } else { sync(conn) });
+    let synced = restored.and_then(|()| if outcome.is_ok() { sync(conn) } else { Ok(()) });
     Ok(Some(First { outcome, synced }))
 }
 
