@@ -71,8 +71,9 @@ impl Ancestor {
 }
 
 impl Lineage {
+    /// Call it in a transaction that has read something: then SQLite knows of the tables that others have made.
     pub(super) fn read(conn: &Connection) -> rusqlite::Result<Self> {
-        if !table_exists(conn, "crsql_sync_lineage")? {
+        if !conn.table_exists(Some(c"main"), c"crsql_sync_lineage")? {
             return Ok(Self::default());
         }
         let mut statement =
@@ -133,7 +134,8 @@ pub(super) fn amend(conn: &Connection, shown: i64) -> rusqlite::Result<()> {
 
 /// The epoch in which the room was last opened to be written, if there was one.
 pub(super) fn epoch(conn: &Connection) -> rusqlite::Result<Option<Epoch>> {
-    if !table_exists(conn, "crsql_sync_epoch")? {
+    let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'crsql_sync_epoch')";
+    if !conn.query_row(exists, [], |row| row.get(0))? {
         return Ok(None);
     }
     let epoch = conn.query_row("SELECT epoch FROM crsql_sync_epoch", [], |row| row.get(0)).optional()?;
@@ -145,11 +147,6 @@ pub(super) fn enter(conn: &Connection, epoch: Epoch) -> rusqlite::Result<()> {
     conn.execute_batch(EPOCH_TABLE)?;
     conn.execute("INSERT OR REPLACE INTO crsql_sync_epoch VALUES (0, ?1)", [epoch.as_bytes().as_slice()])?;
     Ok(())
-}
-
-fn table_exists(conn: &Connection, name: &str) -> rusqlite::Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
-    conn.query_row(sql, [name], |row| row.get(0))
 }
 
 /// What a fork came to.

@@ -23,6 +23,7 @@ pub(super) struct Staged {
     place: PathBuf,
     /// How the names of files end that may be beside it.
     beside: &'static [&'static str],
+    is_settled: bool,
 }
 
 impl Staged {
@@ -44,7 +45,7 @@ impl Staged {
         }
         let random = getrandom::u64().map_err(io::Error::other)?;
         let path = place.with_file_name(format!(".{random:016x}{UNFINISHED}"));
-        Ok(Self { path, place: place.to_owned(), beside: &BESIDE })
+        Ok(Self { path, place: place.to_owned(), beside: &BESIDE, is_settled: false })
     }
 
     /// A file of these bytes, which outlive a power loss. SQLite is not to open it before it is in its place.
@@ -63,12 +64,13 @@ impl Staged {
     }
 
     /// Puts the file in its place, where it takes that of another one at once. When this returns, it outlives a power loss.
-    pub(super) fn settle(self, permissions: Option<Permissions>) -> io::Result<()> {
+    pub(super) fn settle(mut self, permissions: Option<Permissions>) -> io::Result<()> {
         if let Some(permissions) = permissions {
             fs::set_permissions(&self.path, permissions)?;
         }
         File::open(&self.path)?.sync_all()?;
         fs::rename(&self.path, &self.place)?;
+        self.is_settled = true;
         sync_folder(&self.place)
     }
 
@@ -77,15 +79,19 @@ impl Staged {
     /// # Errors
     ///
     /// [`io::ErrorKind::AlreadyExists`] if something is there, and others where that can't be made sure.
-    pub(super) fn settle_first(self) -> io::Result<()> {
-        Ok(TempPath::try_from_path(&self.path)?.persist_noclobber(&self.place)?)
+    pub(super) fn settle_first(mut self) -> io::Result<()> {
+        TempPath::try_from_path(&self.path)?.persist_noclobber(&self.place)?;
+        self.is_settled = true;
+        Ok(())
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // After it has settled, there is nothing. And if it can't be removed, nothing takes it for more than it is.
-        drop(fs::remove_file(&self.path));
+        // If something can't be removed, nothing takes it for more than it is.
+        if !self.is_settled {
+            drop(fs::remove_file(&self.path));
+        }
         for suffix in self.beside {
             drop(fs::remove_file(beside(&self.path, suffix)));
         }
