@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 #[non_exhaustive]
 pub enum Durability {
     /// It is on the disk (SQLite's `synchronous=FULL`): it survives the loss of power. One sync for all that is committed
-    /// together, so that many clients pay for it little each.
+    /// together, so that many clients pay for it little each. (The file system must not show what it has not written yet: ext4 with
+    /// `data=writeback` does.)
     #[default]
     Full,
     /// The operating system has it (`synchronous=NORMAL`): it survives the end of the process, however it ends, but not that of

@@ -39,8 +39,8 @@
 //! |---|---|
 //! | `refused`, `handshake of a page refused` | a request got no WebSocket, with the status and the reason that it got instead |
 //! | `site announced` | a client has said who it is, and with which schema |
-//! | `room opened`, `room closed` | the first client came, or server code (`is_new`: and the room was made for it); nobody is there any more |
-//! | `schema applied` | it was run in a new room, which usually begins as a copy of one in which it was |
+//! | `room opened`, `room closed` | the first client came, or server code, for whom it may have been made (`is_new`); nobody is there now |
+//! | `schema applied` | it was run in a new room; most begin as a copy of one in which it was, and don't say so |
 //! | `migrating the room`, `migration step`, `room migrated` | the first client came with a newer schema, and the server has it |
 //! | `changes don't continue what is here, asking for them again` | something between was lost or refused; the client sends it again |
 //! | `client asks for changes again` | it could not apply what it was sent |

@@ -12,7 +12,7 @@ use crr::{Crr, Merge, MergeOptions, Merged, Winners};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tower_sqlite_sync_wire as wire;
 
-use self::first::First;
+use self::first::{First, Unsynced};
 use super::convert;
 use super::database::Log;
 use super::follow::{Sight, commits_of_others};
@@ -57,6 +57,9 @@ enum Manner {
     Overrule,
 }
 
+/// The room has ended, and its writer is to stop.
+struct Over;
+
 /// What became of changesets in a transaction.
 enum Transacted {
     /// They are merged, this is the room's db_version with them, and what has won, if that needn't be read.
@@ -82,8 +85,12 @@ pub(super) struct Commit {
     commits_of_others: AtomicI64,
     /// Whether any were [followed](Self::follow) since the last look.
     has_followed_others: AtomicBool,
-    /// Whether nothing was committed since the file was made, and each commit is to be synced.
-    begins_log: AtomicBool,
+    /// Whether the next changesets may be the first in the log of a room that was just made, and each commit is to be synced.
+    may_begin_log: AtomicBool,
+    /// Whether nothing may be committed any more.
+    is_over: AtomicBool,
+    /// Whether the connection doesn't sync any more.
+    is_unsynced: AtomicBool,
 }
 
 impl Commit {
@@ -110,7 +117,9 @@ impl Commit {
             durability: config.durability(),
             commits_of_others: AtomicI64::new(commits_of_others),
             has_followed_others: AtomicBool::new(false),
-            begins_log: AtomicBool::new(is_blank && config.durability().is_synced()),
+            may_begin_log: AtomicBool::new(is_blank && config.durability().is_synced()),
+            is_over: AtomicBool::new(false),
+            is_unsynced: AtomicBool::new(false),
         }
     }
 
@@ -123,7 +132,11 @@ impl Commit {
     ///
     /// Those that clients with another schema have queued are left: their connections are closing, and their changes may not fit. So
     /// are all if another process has just migrated the room, or made it another site.
-    pub(super) fn changesets(&self, conn: &mut Connection, batch: Vec<Queued>) {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GoingAway`] if the room has ended, and nothing may be committed any more.
+    pub(super) fn changesets(&self, conn: &mut Connection, batch: Vec<Queued>) -> Result<(), Error> {
         let version = self.parts.schema.borrow().version();
         batch.iter().for_each(|queued| self.meters.waited(queued.since));
         let changesets: Vec<(&Changeset, bool)> = batch
@@ -136,6 +149,7 @@ impl Commit {
             let run: Vec<&Changeset> = run.iter().map(|(changeset, _)| *changeset).collect();
             self.run(conn, &run);
         }
+        if self.is_over.load(Ordering::Relaxed) { Err(Error::GoingAway) } else { Ok(()) }
     }
 
     /// Merges changesets in one transaction if they can be, and answers.
@@ -352,24 +366,23 @@ impl Commit {
     }
 
     fn together(&self, conn: &mut Connection, changesets: &[&Changeset], manner: Manner) -> crr::Result<Vec<Outcome>> {
+        if self.is_over.load(Ordering::Relaxed) {
+            return Ok(Vec::new());
+        }
         let merge = |tx: Transaction<'_>| self.merge(tx, changesets, manner);
-        let all = |error: &dyn Fn() -> Error| {
-            Ok(std::iter::repeat_with(|| Outcome::Failed(error())).take(changesets.len()).collect())
-        };
-        let transacted = match self.begin_log(conn, merge)? {
-            Some(First { synced: Err(error), .. }) => {
-                // It is committed, and nobody may build on it.
-                self.parts.ending.fail(&Error::engine(&self.room, error));
-                return all(&|| Error::GoingAway);
-            }
-            Some(First { outcome, .. }) => outcome?,
-            None => merge(conn.transaction_with_behavior(TransactionBehavior::Immediate)?)?,
+        let transacted = match self.begin_log(conn, merge) {
+            Ok(Some(outcome)) => outcome?,
+            Ok(None) => merge(conn.transaction_with_behavior(TransactionBehavior::Immediate)?)?,
+            Err(Over) => return Ok(Vec::new()),
         };
         match transacted {
             Transacted::Nothing(outcomes) => Ok(outcomes),
             Transacted::Committed(outcomes, now, winners) => match self.committed(conn, now, winners.as_ref()) {
                 Ok(()) => Ok(outcomes),
-                Err(_) => all(&|| Error::FileReplaced { room: self.room.clone() }),
+                Err(_) => {
+                    let replaced = || Outcome::Failed(Error::FileReplaced { room: self.room.clone() });
+                    Ok(std::iter::repeat_with(replaced).take(changesets.len()).collect())
+                }
             },
             Transacted::AnotherRoom => {
                 self.follow(conn)?;
@@ -403,18 +416,40 @@ impl Commit {
         Ok(Transacted::Committed(outcomes, now, winners))
     }
 
-    /// Runs a transaction if it is to be the first in the log of a room that was just made.
+    /// Runs a transaction if it is to be the first in the log of a room that was just made. What it came to; `None` if it is not the first.
     fn begin_log<T>(
         &self,
         conn: &mut Connection,
         transact: impl FnOnce(Transaction<'_>) -> crr::Result<T>,
-    ) -> crr::Result<Option<First<T>>> {
-        match &self.parts.file {
-            Some(file) if self.begins_log.swap(false, Ordering::Relaxed) => {
-                first::commit(conn, &log::path_of(file.real_path()), crr::file::sync_log, transact)
+    ) -> Result<Option<crr::Result<T>>, Over> {
+        let file = match &self.parts.file {
+            Some(file) if self.may_begin_log.swap(false, Ordering::Relaxed) => file,
+            _ => return Ok(None),
+        };
+        match first::commit(conn, &log::path_of(file.real_path()), crr::file::sync_log, transact) {
+            Ok(None) => Ok(None),
+            Ok(Some(First { outcome, synced: Ok(()) })) => Ok(Some(outcome)),
+            // It is committed. Closing the database writes it once more, into the file, and syncs that.
+            Ok(Some(First { synced: Err(error), .. })) => Err(self.end(error)),
+            Err(Unsynced(error)) => {
+                self.is_unsynced.store(true, Ordering::Relaxed);
+                Err(self.end(error))
             }
-            _ => Ok(None),
         }
+    }
+
+    /// Ends the room because of what is committed and may not be durable: nobody may be told of it, nor build on it.
+    fn end(&self, error: crr::Error) -> Over {
+        self.is_over.store(true, Ordering::Relaxed);
+        let error = Error::engine(&self.room, error);
+        self.parts.note(&error);
+        self.parts.ending.fail(&error);
+        Over
+    }
+
+    /// Whether the database must be left as it is: what would be written back is not synced.
+    pub(super) fn is_unsynced(&self) -> bool {
+        self.is_unsynced.load(Ordering::Relaxed)
     }
 
     /// Whether another process has just made the room another site, given it another schema, or put an earlier database into its
@@ -436,7 +471,7 @@ impl Commit {
         Ok(!Sight::of(tx)?.is_some_and(is_known))
     }
 
-    /// Shows the feed what we have committed, up to `now`, and what others have. `winners` is all of ours since the last time.
+    /// Shows the feed what we have committed, up to `now`, and what others have. `winners` is what has won in it, if that is known.
     ///
     /// # Errors
     ///
@@ -464,7 +499,7 @@ impl Commit {
     }
 
     /// Shows the feed what is durable up to `now`, which holds nothing of others that they were not [followed](Self::follow) in. `winners`
-    /// is all that is new in it, if that is known.
+    /// is what has won in the last transaction, if that is known.
     fn show(&self, conn: &mut Connection, now: i64, winners: Option<&Winners>) {
         let shown = self.parts.feed.now();
         if now < shown {
@@ -477,7 +512,11 @@ impl Commit {
         // The usual, small commit is encoded while it is still in the cache. If others wait to be encoded, or this one is large, the
         // connections have it encoded at their pace.
         if now > shown && self.parts.feed.head() == shown {
-            match self.frame(conn, shown, now, winners) {
+            let frame = match winners.filter(|winners| winners.after() == shown) {
+                Some(winners) => Ok(Some(Frame::of(winners, shown, now, self.max_frame_bytes))),
+                None => self.read_frame(conn, shown, now),
+            };
+            match frame {
                 Ok(Some(frame)) => self.parts.feed.publish(frame),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(room = %self.room, %error, "what was committed can't be read back yet"),
@@ -487,24 +526,6 @@ impl Commit {
         if let Some(page) = &self.parts.page {
             page.shown(self.parts.site, now);
         }
-    }
-
-    /// What follows `after`, up to `upto`; `None` if that is not sure now.
-    fn frame(
-        &self,
-        conn: &mut Connection,
-        after: i64,
-        upto: i64,
-        winners: Option<&Winners>,
-    ) -> crr::Result<Option<Frame>> {
-        let Some(winners) = winners else { return self.read_frame(conn, after, upto) };
-        let frame = Frame::of(winners, after, upto, self.max_frame_bytes);
-        debug_assert!(
-            !matches!(self.read_frame(conn, after, upto), Ok(Some(read)) if read != frame),
-            "what has won is what is read, in {after} < v <= {upto} of {}",
-            self.room
-        );
-        Ok(Some(frame))
     }
 
     /// Reserves versions before they are shown. If they can't be, the room ends: what is committed is committed, and is shown when it is

@@ -10,6 +10,7 @@ use crr::{Crr, MigrationPlan};
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::RoomName;
+use super::database::refuse_foreign;
 use super::schema::{ResidentSchema, StoredSchema};
 use crate::error::Error;
 
@@ -42,6 +43,8 @@ fn run(conn: &mut Connection, room: &RoomName, resident: &ResidentSchema) -> crr
     tell(room, stored.as_ref(), &schema, &plan);
     crr.migrate(&plan)?;
     schema.record(&tx)?;
+    // Nobody could open the room again.
+    refuse_foreign(&tx)?;
     let now = crr.stored_db_version()?;
     tx.commit()?;
     tracing::info!(%room, %schema, elapsed = ?begun.elapsed(), "room migrated");

@@ -17,6 +17,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tower_sqlite_sync_wire::schema_version;
 
 use super::RoomName;
+use super::database::refuse_foreign;
 use crate::error::Error;
 
 /// The version of a half-made file, which has a schema's name but no version. It is no text's hash that anyone has met, so it
@@ -265,6 +266,8 @@ pub(crate) fn apply(conn: &mut Connection, room: &RoomName, schema: &ResidentSch
 pub(super) fn run(conn: &mut Connection, schema: &ResidentSchema) -> rusqlite::Result<()> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     tx.execute_batch(schema.sql())?;
+    // Nobody could open the room again.
+    refuse_foreign(&tx)?;
     StoredSchema::of(schema).record(&tx)?;
     tx.commit()
 }
@@ -322,6 +325,21 @@ mod tests {
         let tables: i64 =
             conn.query_row("SELECT count(*) FROM sqlite_master WHERE name = 'foo'", [], |r| r.get(0)).unwrap();
         assert_eq!(tables, 0);
+    }
+
+    #[test]
+    fn a_schema_that_touches_the_engines_tables_is_refused() {
+        let tables = "CREATE TABLE foo (a INTEGER PRIMARY KEY NOT NULL, b); SELECT crsql_as_crr('foo');";
+        for (on, touching) in [
+            ("trigger", "CREATE TRIGGER meddler AFTER INSERT ON foo__crsql_clock BEGIN DELETE FROM foo; END"),
+            ("trigger", "CREATE TRIGGER meddler AFTER INSERT ON crsql_tracked_peers BEGIN DELETE FROM foo; END"),
+            ("view", "DROP TABLE IF EXISTS crsql_sync_x; CREATE VIEW crsql_sync_x AS SELECT 1"),
+        ] {
+            let mut conn = database();
+            let refused = apply(&mut conn, &room(), &schema(&format!("{tables} {touching};"))).unwrap_err();
+            assert!(refused.to_string().contains(on), "{refused}");
+            assert_eq!(StoredSchema::read(&conn).unwrap(), None);
+        }
     }
 
     /// A folder with a schema file that was just written, and its name.

@@ -176,9 +176,13 @@ impl Writer {
                 }
                 job => self.work(job, &mut next).await,
             };
-            if let Err(error) = worked {
-                self.ending.fail(&error);
-                break;
+            match worked {
+                Ok(()) => {}
+                Err(Error::GoingAway) if self.ending.has_ended() => break,
+                Err(error) => {
+                    self.ending.fail(&error);
+                    break;
+                }
             }
         }
         let ending = self.ending.clone();
@@ -204,7 +208,7 @@ impl Writer {
         match job {
             Job::Changeset(queued) => {
                 let batch = self.jobs.batch(queued, next);
-                conn.run(move |conn| commit.changesets(conn, batch)).await
+                conn.run(move |conn| commit.changesets(conn, batch)).await?
             }
             Job::Write(job, done) => {
                 let result = conn.run(move |conn| commit.write(conn, job)).await;
@@ -342,6 +346,10 @@ impl Writer {
         let Database::Open(conn, _up) = self.database else { return Err(Error::GoingAway) };
         let commit = self.commit;
         let closed = conn.end(move |mut conn, interrupter| {
+            if commit.is_unsynced() {
+                commit.closed(false);
+                return database::leave(conn);
+            }
             commit.finish(&mut conn);
             interrupter.closing();
             let closed = database::close(conn);

@@ -1,8 +1,10 @@
 /* Kills the process that it is preloaded into just before the DIE_AT-th time that it changes something in the folder DIE_FOLDER: a write, a
- * truncation, a sync, a file that is made, renamed or removed. */
+ * truncation, a sync, a file that is made, renamed or removed. Or, if there is a FAIL_SYNC_OF, fails the first sync of the file whose path
+ * ends like that. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
@@ -23,13 +25,26 @@ static void change(const char *path) {
     }
 }
 
-static void change_of(int fd) {
-    char link[64], path[PATH_MAX + 1];
+static int find(int fd, char path[PATH_MAX + 1]) {
+    char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, PATH_MAX);
-    if (length < 0) return;
+    if (length < 0) return 0;
     path[length] = 0;
-    change(path);
+    return 1;
+}
+
+static void change_of(int fd) {
+    char path[PATH_MAX + 1];
+    if (find(fd, path)) change(path);
+}
+
+static int fails(int fd) {
+    static atomic_flag has_failed = ATOMIC_FLAG_INIT;
+    char path[PATH_MAX + 1];
+    const char *end = getenv("FAIL_SYNC_OF");
+    if (!end || !find(fd, path) || strlen(path) < strlen(end)) return 0;
+    return strcmp(path + strlen(path) - strlen(end), end) == 0 && !atomic_flag_test_and_set(&has_failed);
 }
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
@@ -65,6 +80,7 @@ TRUNCATE(ftruncate64, off64_t)
 #define SYNC(name)                                                                 \
     int name(int fd) {                                                             \
         change_of(fd);                                                             \
+        if (fails(fd)) return errno = EIO, -1;                                     \
         return NEXT(name)(fd);                                                     \
     }
 SYNC(fsync)

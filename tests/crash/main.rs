@@ -8,6 +8,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 #![cfg(unix)]
 
+#[cfg(target_os = "linux")]
+mod first_sync;
 #[allow(dead_code, unused_imports, reason = "shared with the tests in `tests/sync`, and neither uses all of it")]
 #[path = "../sync/fixture/mod.rs"]
 mod fixture;

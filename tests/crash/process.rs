@@ -1,5 +1,6 @@
 //! The example server, which is killed and started again.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -21,10 +22,15 @@ pub(crate) struct Process {
 impl Process {
     /// The first life, on a free port.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with these in its environment in its first life.
+    pub(crate) async fn start_with(environment: &[(&str, &OsStr)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("schemas")).unwrap();
         std::fs::write(folder.path().join("schemas/main.sql"), SCHEMA).unwrap();
-        let (child, address) = spawn(folder.path(), "127.0.0.1:0").await;
+        let (child, address) = spawn(folder.path(), "127.0.0.1:0", environment).await;
         Self { folder, address: address.expect("the server says where it listens"), child }
     }
 
@@ -55,7 +61,7 @@ impl Process {
     pub(crate) async fn restart(&mut self) {
         // Somebody else may have taken the port for a moment: free ones are handed out to whoever asks.
         until("the port to be free", async || {
-            let (child, address) = spawn(self.folder.path(), &self.address.to_string()).await;
+            let (child, address) = spawn(self.folder.path(), &self.address.to_string(), &[]).await;
             self.child = child;
             address == Some(self.address)
         })
@@ -74,7 +80,7 @@ impl Process {
 }
 
 /// Starts the server; the address is `None` if it ended instead of listening.
-async fn spawn(folder: &Path, listen: &str) -> (Child, Option<SocketAddr>) {
+async fn spawn(folder: &Path, listen: &str, environment: &[(&str, &OsStr)]) -> (Child, Option<SocketAddr>) {
     // `cargo test` builds the examples too, unless it is told which tests to build.
     let binary = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/server");
     let mut child = Command::new(&binary)
@@ -85,6 +91,7 @@ async fn spawn(folder: &Path, listen: &str) -> (Child, Option<SocketAddr>) {
         .env("TOWER_SQLITE_SYNC_FEED_WINDOW_BYTES", "6000")
         .env("TOWER_SQLITE_SYNC_ROOM_IDLE", "0.2")
         .env("RUST_LOG", "warn")
+        .envs(environment.iter().copied())
         .stdout(Stdio::piped())
         .stderr(File::options().create(true).append(true).open(folder.join("log")).unwrap())
         .spawn()

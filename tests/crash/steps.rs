@@ -153,8 +153,8 @@ fn names(folder: &Path) -> Vec<String> {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// The library that kills, built once.
-fn preloaded() -> PathBuf {
+/// The library that kills, or has a sync fail, built once.
+pub(crate) fn preloaded() -> PathBuf {
     static LIBRARY: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
     let build = || {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash/die.c");

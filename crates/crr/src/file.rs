@@ -22,8 +22,8 @@ pub fn sync(conn: &Connection) -> Result<()> {
     Ok(raw::sync_database(conn)?)
 }
 
-/// Makes durable what the main database's log has, whoever committed it: all there is, if nothing was written to the database file
-/// since that was synced. Otherwise as [`sync`].
+/// Makes durable what the main database's log has, whoever committed it. That is all there is if nothing was written to the
+/// database file since that was synced; if that isn't sure, use [`sync`].
 ///
 /// # Errors
 ///

@@ -59,6 +59,8 @@ pub(crate) struct Definition {
 pub(crate) struct Column {
     pub(crate) name: String,
     pub(crate) affinity: Affinity,
+    /// It takes no NULL, and may say what it takes instead.
+    pub(crate) not_null: bool,
 }
 
 /// The statements of a CRR that are always the same.
@@ -152,12 +154,13 @@ impl Definition {
         let Some(strict) = strict else { return Ok(None) };
 
         let mut statement =
-            db.prepare_cached("SELECT name, type, pk FROM pragma_table_info(?1, 'main') ORDER BY cid")?;
+            db.prepare_cached("SELECT name, type, pk, \"notnull\" FROM pragma_table_info(?1, 'main') ORDER BY cid")?;
         let mut rows = statement.query([name])?;
         let (mut keys, mut columns) = (Vec::new(), Vec::new());
         while let Some(row) = rows.next()? {
             let declared: String = row.get(1)?;
-            let column = Column { name: row.get(0)?, affinity: Affinity::of(&declared, strict) };
+            let affinity = Affinity::of(&declared, strict);
+            let column = Column { name: row.get(0)?, affinity, not_null: row.get(3)? };
             match row.get(2)? {
                 0 => columns.push(column),
                 place => keys.push((i64::from(place), column)),
@@ -203,6 +206,11 @@ impl Definition {
 
     fn column_name(&self, at: usize) -> &[u8] {
         self.columns.get(at).map_or(&[], |column| column.name.as_bytes())
+    }
+
+    /// Whether all texts in its key are different that differ in their bytes. Those of tables that became CRRs here are.
+    pub(crate) fn compares_keys_by_bytes(&self) -> bool {
+        self.collations.iter().all(|name| name.eq_ignore_ascii_case("BINARY"))
     }
 
     /// Refuses a key whose column takes different texts for the same: peers tell keys apart by their bytes.

@@ -106,14 +106,6 @@ impl OwnedValue {
             OwnedValue::Blob(bytes) => ValueRef::Blob(bytes),
         }
     }
-
-    /// How many bytes it takes beside itself.
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            OwnedValue::Null | OwnedValue::Integer(_) | OwnedValue::Real(_) => 0,
-            OwnedValue::Text(bytes) | OwnedValue::Blob(bytes) => bytes.len(),
-        }
-    }
 }
 
 /// A value that is borrowed unless a column made another one of it.

@@ -14,8 +14,13 @@ const SCHEMA: &str = "
     CREATE TABLE pair (x TEXT NOT NULL, y REAL NOT NULL, v, PRIMARY KEY (y, x)) WITHOUT ROWID;
     CREATE TABLE firm (id ANY PRIMARY KEY NOT NULL, a ANY, r REAL) STRICT;
     CREATE TABLE bare (id BLOB PRIMARY KEY NOT NULL);
+    CREATE TABLE free (id PRIMARY KEY NOT NULL, v NOT NULL ON CONFLICT REPLACE DEFAULT 5);
+    CREATE TABLE real (id REAL PRIMARY KEY NOT NULL, v);
     CREATE TABLE log (x);
     SELECT crsql_as_crr('each'), crsql_as_crr('pair'), crsql_as_crr('firm'), crsql_as_crr('bare');
+    SELECT crsql_as_crr('free'), crsql_as_crr('real');
+    INSERT INTO free VALUES (1, 1), (2.0, 1);
+    INSERT INTO real VALUES (0.0, 1);
     INSERT INTO each VALUES (1, 'a', 2, 3, 4.5, x'06'), (2, 'b', 2, 3, 4.5, x'06');
     INSERT INTO pair VALUES ('a', 1, 2);
     DELETE FROM each WHERE id = 2;";
@@ -72,8 +77,9 @@ fn shown(change: &Change<'_>) -> String {
     format!("{change:?} {:?} {val}", change.pk)
 }
 
-fn database(trigger: &str) -> Connection {
+fn database(encoding: &str, trigger: &str) -> Connection {
     let conn = Connection::open_in_memory().unwrap();
+    conn.execute_batch(&format!("PRAGMA encoding = '{encoding}'")).unwrap();
     crr::load(&conn).unwrap();
     conn.execute_batch(SCHEMA).unwrap();
     conn.execute_batch(trigger).unwrap();
@@ -102,7 +108,8 @@ fn merge(conn: &mut Connection, changesets: &[Vec<Owned>], most: usize) -> Optio
 
 fn value() -> impl Strategy<Value = Value> {
     let numbers = prop::sample::select(vec![0.0, -0.0, 5.0, 5.5, 1e18, 9.3e18, f64::INFINITY, f64::NAN]);
-    let texts = prop::sample::select(vec!["", "5", " 5.0", "1e3", "abc", "a\0b", "\u{feff}mark"]);
+    let texts =
+        prop::sample::select(vec!["", "5", " 5.0", "1e3", "abc", "a\0b", "\u{feff}mark", "\u{ffff}", "\u{1ffff}"]);
     prop_oneof![
         Just(Value::Null),
         (-3..3_i64).prop_map(Value::Integer),
@@ -120,9 +127,14 @@ fn change() -> impl Strategy<Value = Owned> {
     let pair = ("pair", vec![&b"\x02\x09\x01\x0b\x01a"[..], b"\x02\x02\x3f\xf0\0\0\0\0\0\0\x0b\x01a"], vec!["v", "-1"]);
     let firm = ("firm", vec![&b"\x01\x09\x01"[..], b"\x01\x0b\x01x"], vec!["a", "r", "-1"]);
     let bare = ("bare", vec![&b"\x01\x0c\x01\x01"[..], b"\x01\x09\x01"], vec!["-1"]);
-    let place = prop::sample::select(vec![each, pair, firm, bare]).prop_flat_map(|(table, keys, columns)| {
-        (Just(table), prop::sample::select(keys), prop::sample::select(columns))
-    });
+    // Equal to what is there, or not.
+    let (one, two) = (&b"\x01\x02\x3f\xf0\0\0\0\0\0\0"[..], &b"\x01\x09\x02"[..]);
+    let free = ("free", vec![one, two, b"\x01\x09\x01", b"\x01\x0b\x03\xef\xbf\xbf"], vec!["v", "-1"]);
+    let real = ("real", vec![&b"\x01\x02\x80\0\0\0\0\0\0\0"[..], b"\x01\x01", two], vec!["v", "-1"]);
+    let place =
+        prop::sample::select(vec![each, pair, firm, bare, free, real]).prop_flat_map(|(table, keys, columns)| {
+            (Just(table), prop::sample::select(keys), prop::sample::select(columns))
+        });
     let numbers = prop::array::uniform4(0..5_i64);
     (place, value(), any::<bool>(), numbers, 6..9_u8).prop_map(|((table, pk, cid), val, is_text, numbers, site)| {
         Owned { table: table.to_owned(), pk: pk.to_vec(), cid: cid.to_owned(), val, is_text, numbers, site }
@@ -139,14 +151,7 @@ proptest! {
         utf_16 in any::<bool>(),
         most in prop::sample::select(vec![3, 100]),
     ) {
-        let conn = Connection::open_in_memory().unwrap();
-        if utf_16 {
-            conn.execute_batch("PRAGMA encoding = 'UTF-16'").unwrap();
-        }
-        crr::load(&conn).unwrap();
-        conn.execute_batch(SCHEMA).unwrap();
-        conn.execute_batch(trigger).unwrap();
-        let mut conn = conn;
+        let mut conn = database(if utf_16 { "UTF-16" } else { "UTF-8" }, trigger);
         for changesets in &transactions {
             if let Some((Some(won), read)) = merge(&mut conn, changesets, most) {
                 prop_assert_eq!(won, read);
@@ -183,7 +188,7 @@ fn the_usual_changes_needn_t_be_read() {
         ("nothing", vec![vec![cell(1, "t", text("old"), 0)]]),
     ];
     for (what, changesets) in cases {
-        let (won, read) = merge(&mut database(""), &changesets, 10).unwrap();
+        let (won, read) = merge(&mut database("UTF-8", ""), &changesets, 10).unwrap();
         assert_eq!(won, Some(read.clone()), "{what}");
         assert_eq!(read.is_empty(), what == "nothing", "{what}");
     }
@@ -196,7 +201,12 @@ fn what_is_not_sure_has_to_be_read() {
     let dead = Owned { numbers: [2, 2, 2, 0], cid: "-1".to_owned(), ..cell(1, "t", Value::Null, 2) };
     let alive = Owned { numbers: [3, 2, 3, 1], ..dead.clone() };
     let back = Owned { numbers: [1, 2, 3, 2], ..cell(1, "t", text("back"), 1) };
-    let cases: [(&str, usize, &str, Vec<Vec<Owned>>); 9] = [
+    let given =
+        |table: &str, pk: &[u8], val| Owned { table: table.to_owned(), pk: pk.to_vec(), ..cell(1, "v", val, 2) };
+    let cases: [(&str, usize, &str, Vec<Vec<Owned>>); 12] = [
+        ("a key that equals one that is there", 10, "", vec![vec![given("free", b"\x01\x09\x02", text("x"))]]),
+        ("another zero", 10, "", vec![vec![given("real", b"\x01\x02\x80\0\0\0\0\0\0\0", text("x"))]]),
+        ("a NULL that becomes a default", 10, "", vec![vec![given("free", b"\x01\x0b\x01x", Value::Null)]]),
         ("nobody asked", 0, "", vec![vec![new(5)]]),
         ("too many", 1, "", vec![vec![new(5), at(1, new(6))]]),
         ("too large", 10, "", vec![vec![large]]),
@@ -208,7 +218,7 @@ fn what_is_not_sure_has_to_be_read() {
         ("a row that a trigger keeps out", 10, TRIGGERS[3], vec![vec![new(5)]]),
     ];
     for (what, most, trigger, changesets) in cases {
-        let (won, read) = merge(&mut database(trigger), &changesets, most).unwrap();
+        let (won, read) = merge(&mut database("UTF-8", trigger), &changesets, most).unwrap();
         assert!(won.is_none() && !read.is_empty(), "{what}: {won:?}");
     }
 }

@@ -124,7 +124,8 @@ impl<'t> Merge<'t> {
     /// merge has written to CRRs in it.
     ///
     /// `None` if they have to be read, because there are too many, or it isn't sure what the database has of one: so it is if one
-    /// transaction writes a row twice, if it has triggers of the application's, or if a column stores another value than it is given.
+    /// transaction writes a row twice, if a trigger of the application's changes a row, or if a column stores another value than it
+    /// is given. That a savepoint was rolled back since is for the caller to know, and triggers on the engine's own tables aren't noticed.
     #[must_use]
     pub fn winners(self) -> Option<Winners> {
         self.winning.end()

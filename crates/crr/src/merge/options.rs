@@ -20,12 +20,13 @@ pub struct MergeOptions {
     /// Begin a new `db_version` with the next row once what was written under the current one is larger than this, in
     /// bytes as they travel, roughly. So a version is never larger than this and one row.
     pub version_bytes: Option<usize>,
-    /// Keep up to so many changes that have won, for [`Merge::winners`](crate::Merge::winners).
+    /// Keep up to so many changes that have won, and 64 KiB of them, for [`Merge::winners`](crate::Merge::winners). Meant for a
+    /// few: what many rows take grows with their square.
     pub winners: usize,
 }
 
 impl MergeOptions {
-    /// What a server wants that sends frames of at most `frame_bytes`: all options set, with bounds that no honest peer
+    /// What a server wants that sends frames of at most `frame_bytes`: all options set but [`winners`](Self#structfield.winners), with bounds that no honest peer
     /// comes near (2^24 for versions, 2^20 for causal lengths).
     #[must_use]
     pub fn server(frame_bytes: usize) -> Self {

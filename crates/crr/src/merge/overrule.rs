@@ -33,7 +33,7 @@ impl RowState<'_> {
         }
         (self.delete, self.create) = (false, false);
         self.values.fill(None);
-        self.winners.clear();
+        self.authors.clear();
         Ok(())
     }
 }

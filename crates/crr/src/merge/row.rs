@@ -66,7 +66,7 @@ pub(super) struct RowState<'a> {
     /// There has to be a row in the end, even if no value is written.
     pub(super) create: bool,
     /// Authors whose changes won, in order.
-    pub(super) winners: Vec<SiteId>,
+    pub(super) authors: Vec<SiteId>,
     /// Whether more was written with the row than the row: triggers of the application's may have written to its clock.
     pub(super) disturbed: bool,
 }
@@ -90,18 +90,18 @@ impl<'a> RowState<'a> {
         self.values.resize(table.columns.len(), None);
         self.stored = Stored::NotRead;
         (self.delete, self.create, self.disturbed) = (false, false, false);
-        self.winners.clear();
+        self.authors.clear();
         Ok(())
     }
 
-    /// Whether there is to be a row in the end that has to be written for that.
-    pub(super) fn is_made_again(&self) -> bool {
+    /// Whether the row is made, or columns of it are set.
+    pub(super) fn sets_row(&self) -> bool {
         self.create || self.values.iter().any(Option::is_some)
     }
 
     /// Whether anything has to be written.
     pub(super) fn has_changed(&self) -> bool {
-        self.delete || self.is_made_again()
+        self.delete || self.sets_row()
     }
 
     /// Decides one change, and takes it over if it wins.
@@ -232,8 +232,8 @@ impl<'a> RowState<'a> {
     }
 
     fn won(&mut self, change: &Change<'_>) {
-        if let Some(site) = change.site_id.filter(|site| self.winners.last() != Some(site)) {
-            self.winners.push(site);
+        if let Some(site) = change.site_id.filter(|site| self.authors.last() != Some(site)) {
+            self.authors.push(site);
         }
     }
 

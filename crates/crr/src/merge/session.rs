@@ -94,6 +94,8 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
         traces: Traces<'e>,
         manner: Manner<'e>,
     ) -> Result<Self> {
+        let current = engine.current_version_after_refresh()?;
+        traces.winning.begin(current);
         Ok(Session {
             engine,
             options,
@@ -102,7 +104,7 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
             traces,
             manner,
             merged: Merged::default(),
-            current: engine.current_version_after_refresh()?,
+            current,
             pending: engine.clock.pending().unwrap_or(0),
             floor: 0,
             merge_equal_values: None,
@@ -207,8 +209,8 @@ impl<'e, 'c, 'a> Session<'e, 'c, 'a> {
         self.traces.volume.add(version, bytes);
     }
 
-    /// A row was written, which came to `rows` in all.
-    pub(super) fn wrote(&mut self, table: &Table, row: &RowState<'_>, rows: u64) -> Result<()> {
+    /// A row was written; see [`Winning::wrote`].
+    pub(super) fn wrote(&mut self, table: &Table, row: &RowState<'_>, rows: (u64, bool)) -> Result<()> {
         self.traces.winning.wrote(self.engine, table, row, rows)
     }
 

@@ -6,6 +6,10 @@
 //! - Each row was written once in the transaction. What a later change makes of one may replace what an earlier one has left.
 //! - Nothing but the row was written with it. A trigger of the application's may have changed it, or one before it.
 //! - The values were given, and are stored as given, or as something that their columns' affinity says.
+//! - The key is that of a new row, or can be equal to no other one.
+//!
+//! It takes the engine's own tables for what the engine has made of them: without triggers, and without entries of a row that has
+//! no key in the lookaside.
 
 use std::sync::Arc;
 
@@ -13,11 +17,12 @@ use rusqlite::types::ValueRef;
 
 use super::clock::{Author, Entry};
 use super::row::RowState;
+use super::write::length;
 use crate::change::SENTINEL;
 use crate::read::pack_key;
 use crate::state::Engine;
-use crate::table::{Definition, Table};
-use crate::value::{CellValue, OwnedValue};
+use crate::table::{Column, Definition, Table};
+use crate::value::{Affinity, CellValue, OwnedValue};
 use crate::{Change, Result, SiteId};
 
 /// How many bytes of keys and values are kept at most.
@@ -27,8 +32,10 @@ const MOST_BYTES: usize = 1 << 16;
 /// order.
 #[derive(Debug, Default)]
 pub struct Winners {
+    after: i64,
     rows: Vec<Row>,
     entries: Vec<Winner>,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -54,6 +61,11 @@ struct Winner {
 }
 
 impl Winners {
+    /// The `db_version` that the database had before the transaction: all of them come after it.
+    pub fn after(&self) -> i64 {
+        self.after
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -83,61 +95,76 @@ impl Winners {
         })
     }
 
-    /// Adds what was written of a row. False if that is not sure.
-    fn add(&mut self, engine: &Engine, table: &Table, row: &RowState<'_>) -> Result<bool> {
+    /// Adds what was written of a row. False if that is not sure, or too much.
+    fn add(&mut self, engine: &Engine, table: &Table, row: &RowState<'_>, is_new: bool) -> Result<bool> {
         let Some(lookaside) = row.clock.lookaside else { return Ok(false) };
-        let is_of_row = |known: &Row| known.lookaside == lookaside && Arc::ptr_eq(&known.table, table.definition());
-        if self.rows.iter().any(is_of_row) {
+        let is_of_row = |known: &Row| known.lookaside == lookaside && known.table.name == table.name;
+        let mut key = table.keys.iter().zip(row.key.iter());
+        let is_key_sure =
+            table.compares_keys_by_bytes() && key.all(|(column, value)| is_key_stored_so(column, value, is_new));
+        if !is_key_sure || self.rows.iter().any(is_of_row) {
             return Ok(false);
         }
         let mut pk = Vec::new();
         pack_key(table, &mut pk, |at| Ok(row.key.column(at)))?;
         let at = self.rows.len();
+        self.bytes = self.bytes.saturating_add(pk.len());
         // As those who read it conclude.
         let cl = row.clock.sentinel.map_or(1, |sentinel| sentinel.col_version);
         self.rows.push(Row { table: table.definition().clone(), lookaside, pk, cl });
 
-        let mut add = |column: Option<usize>, entry: &Entry, val: OwnedValue| {
+        let mut add = |column: Option<usize>, entry: &Entry, val: ValueRef<'_>| {
             let Author::Site(site_id) = entry.author else { return false };
+            self.bytes = self.bytes.saturating_add(length(val));
+            if self.bytes > MOST_BYTES {
+                return false;
+            }
             let Entry { col_version, db_version, seq, .. } = *entry;
-            self.entries.push(Winner { row: at, column, val, col_version, db_version, site_id, seq });
+            self.entries.push(Winner { row: at, column, val: val.into(), col_version, db_version, site_id, seq });
             true
         };
         if let Some(sentinel) = row.clock.sentinel.filter(|entry| entry.dirty)
-            && !add(None, &sentinel, OwnedValue::Null)
+            && !add(None, &sentinel, ValueRef::Null)
         {
             return Ok(false);
         }
-        for (column, entry) in row.clock.entries.iter().enumerate() {
+        for (at, entry) in row.clock.entries.iter().enumerate() {
             let Some(entry) = entry.filter(|entry| entry.dirty) else { continue };
-            let (Some(definition), Some(Some(given))) = (table.columns.get(column), row.values.get(column)) else {
+            let (Some(column), Some(Some(given))) = (table.columns.get(at), row.values.get(at)) else {
                 return Ok(false);
             };
-            let stored = match engine.stored_as(definition.affinity, *given)? {
-                CellValue::Borrowed(value) if is_stored_so(value) => value.into(),
-                CellValue::Borrowed(_) | CellValue::Made(_) => return Ok(false),
+            let is_sure = match engine.stored_as(column.affinity, *given)? {
+                CellValue::Borrowed(ValueRef::Null) if column.not_null => false,
+                CellValue::Borrowed(value) => is_stored_so(value) && add(Some(at), &entry, value),
+                CellValue::Made(_) => false,
             };
-            if !add(Some(column), &entry, stored) {
+            if !is_sure {
                 return Ok(false);
             }
         }
         Ok(true)
     }
-
-    fn bytes(&self) -> usize {
-        let keys = self.rows.iter().map(|row| row.pk.len());
-        keys.chain(self.entries.iter().map(|winner| winner.val.len())).sum()
-    }
 }
 
-/// Whether SQLite hands a value out as it was stored. It stores a zero with a sign only in some columns, and texts in UTF-16 if the file
-/// says so, which can't say what is no text.
+/// Whether SQLite hands a value out as it was stored. It stores a zero with a sign only in some columns; and texts in UTF-16, if the file
+/// says so, which it reads from what is no text, or has the characters that are none, as something else.
 fn is_stored_so(value: ValueRef<'_>) -> bool {
     match value {
         ValueRef::Real(number) => number != 0.0 || number.is_sign_positive(),
-        ValueRef::Text(bytes) => std::str::from_utf8(bytes).is_ok(),
+        ValueRef::Text(bytes) => std::str::from_utf8(bytes).is_ok_and(|text| !text.contains(['\u{fffe}', '\u{ffff}'])),
         ValueRef::Null | ValueRef::Integer(_) | ValueRef::Blob(_) => true,
     }
+}
+
+/// Whether a value of a key is what the lookaside has of it. That of a row that was there may have come as another one that is equal:
+/// 1 as 1.0, in a column that takes both, and zero with a sign.
+fn is_key_stored_so(column: &Column, value: ValueRef<'_>, is_new: bool) -> bool {
+    let has_equals = match value {
+        ValueRef::Integer(_) => column.affinity == Affinity::Blob,
+        ValueRef::Real(number) => column.affinity == Affinity::Blob || number == 0.0,
+        ValueRef::Text(_) | ValueRef::Blob(_) | ValueRef::Null => false,
+    };
+    is_stored_so(value) && (is_new || !has_equals)
 }
 
 /// The winners of a merge under way.
@@ -154,12 +181,25 @@ impl Winning {
         Winning { winners: (most > 0).then(Winners::default), most }
     }
 
-    /// A row was written, which came to `rows` in all.
-    pub(super) fn wrote(&mut self, engine: &Engine, table: &Table, row: &RowState<'_>, rows: u64) -> Result<()> {
+    /// A changeset is merged into a database that had this version before the transaction.
+    pub(super) fn begin(&mut self, version: i64) {
+        if let Some(winners) = &mut self.winners {
+            winners.after = version;
+        }
+    }
+
+    /// A row was written, which came to `rows` in all; `is_new` if the database knew nothing of it.
+    pub(super) fn wrote(
+        &mut self,
+        engine: &Engine,
+        table: &Table,
+        row: &RowState<'_>,
+        (rows, is_new): (u64, bool),
+    ) -> Result<()> {
         let Some(mut winners) = self.winners.take() else { return Ok(()) };
         // A row that is deleted has no values to be sure of.
-        let is_alone = !row.disturbed && if row.delete { !row.is_made_again() } else { rows == 1 };
-        if is_alone && winners.add(engine, table, row)? && winners.len() <= self.most && winners.bytes() <= MOST_BYTES {
+        let is_alone = !row.disturbed && if row.delete { !row.sets_row() } else { rows == 1 };
+        if is_alone && winners.add(engine, table, row, is_new)? && winners.len() <= self.most {
             self.winners = Some(winners);
         }
         Ok(())

@@ -23,16 +23,18 @@ impl RowState<'_> {
         let before = session.engine.db().total_changes();
         let rows = self.write_row(session, table)?;
         self.disturbed = session.engine.db().total_changes().wrapping_sub(before) != rows;
+        let is_new = self.clock.lookaside.is_none();
         let key = match self.clock.lookaside {
             Some(key) => key,
             None => self.create_lookaside(session, table)?,
         };
-        for site in &self.winners {
+        for site in &self.authors {
             session.sites.ordinal(session.engine, session.statements, *site)?;
         }
-        self.write_entries(session, table, key)?;
+        let was_known = self.write_entries(session, table, key)?;
+        self.disturbed |= !was_known;
         self.clock.lookaside = Some(key);
-        session.wrote(table, self, rows)?;
+        session.wrote(table, self, (rows, is_new))?;
         self.clock.written(key);
         Ok(())
     }
@@ -105,7 +107,9 @@ impl RowState<'_> {
         Ok(rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?.get(0)?)
     }
 
-    fn write_entries(&self, session: &mut Session<'_, '_, '_>, table: &Table, key: i64) -> Result<()> {
+    /// False if there were entries that the clock does not have.
+    fn write_entries(&self, session: &mut Session<'_, '_, '_>, table: &Table, key: i64) -> Result<bool> {
+        let mut was_known = true;
         if self.delete && self.clock.lookaside.is_some() {
             session.statements.get(&table.sql.delete_entries)?.execute([key])?;
         }
@@ -133,6 +137,7 @@ impl RowState<'_> {
                 inserted?;
                 continue;
             }
+            was_known = false;
             // Entries of a row that lost its lookaside key, or that a trigger has merged meanwhile. One by one: SQLite would
             // keep a journal to take back the first of several if a later one failed.
             let replace = session.statements.get(&table.sql.replace_entry)?;
@@ -140,7 +145,7 @@ impl RowState<'_> {
                 write_rows(replace, key, std::slice::from_ref(row))?;
             }
         }
-        Ok(())
+        Ok(was_known)
     }
 }
 
@@ -161,7 +166,7 @@ fn write_rows(statement: &mut Statement<'_>, key: i64, rows: &[Row<'_>]) -> rusq
 }
 
 /// How many bytes a value takes, roughly.
-fn length(value: ValueRef<'_>) -> usize {
+pub(super) fn length(value: ValueRef<'_>) -> usize {
     match value {
         ValueRef::Null => 0,
         ValueRef::Integer(_) | ValueRef::Real(_) => 8,
