@@ -25,7 +25,7 @@
 //! A figure says more beside what is possible. So each scenario is run twice, on the same machine in the same minute: against the
 //! server, and against one that does nothing but pass frames on with tokio-tungstenite (a process of its own too, this program
 //! started again). For `ingest` there are two more: the engine without a server, and plain SQLite that writes the same rows.
-//! For `fanout` and `rooms` there is what plain SQLite takes to store what the floor only passes on, alone and together with the floor.
+//! For `fanout` and `rooms` there is what plain SQLite takes to store what the floor only passes on.
 //!
 //! Where the server is better than the floor it sends fewer frames: it puts into one what was committed together.
 //!

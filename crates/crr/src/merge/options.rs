@@ -26,8 +26,8 @@ pub struct MergeOptions {
 }
 
 impl MergeOptions {
-    /// What a server wants that sends frames of at most `frame_bytes`: all options set but [`winners`](Self#structfield.winners), with bounds that no honest peer
-    /// comes near (2^24 for versions, 2^20 for causal lengths).
+    /// What a server wants that sends frames of at most `frame_bytes`: all options set but [`winners`](Self#structfield.winners),
+    /// with bounds that no honest peer comes near (2^24 for versions, 2^20 for causal lengths).
     #[must_use]
     pub fn server(frame_bytes: usize) -> Self {
         MergeOptions::default()

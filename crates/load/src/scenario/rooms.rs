@@ -40,20 +40,21 @@ pub(crate) async fn run(bench: &mut Bench, rooms: usize) -> Result<Vec<Figure>, 
     let meters = meter.figures();
     let all_open = bench.memory();
     let times = Times::of(pairs.iter().map(|(took, _)| *took).collect());
-    let folder = bench.folder.clone();
-    let alone = tokio::task::spawn_blocking(move || new_rooms(&folder, rooms)).await??;
-    // The floor makes no files.
-    let stored = if bench.target.is_floor() { took.saturating_add(alone) } else { took };
+    let begun = rate(rooms, took);
     let mut figures = vec![
-        Figure::new("rooms begun", rate(rooms, took), Unit::PerSecond).at_least(600.0),
-        Figure::new("the same with files by plain SQLite, which the floor lacks", rate(rooms, stored), Unit::PerSecond),
-        Figure::new("plain SQLite alone, without clients", rate(rooms, alone), Unit::PerSecond),
+        Figure::new("rooms begun", begun, Unit::PerSecond).at_least(600.0),
         Figure::millis("until both clients of a room are in sync, p50", times.percentile(50)),
         Figure::millis("until both clients of a room are in sync, p99", times.percentile(99)),
     ];
     if let (Some(idle), Some(open)) = (idle, all_open) {
         figures
             .push(Figure::mebibytes("server's memory over idle, all open", open.saturating_sub(idle)).at_most(100.0));
+    }
+    if !bench.target.is_floor() {
+        let folder = bench.folder.clone();
+        let sqlite = rate(rooms, tokio::task::spawn_blocking(move || new_rooms(&folder, rooms)).await??);
+        figures.push(Figure::new("plain SQLite alone, without clients", sqlite, Unit::PerSecond));
+        figures.push(Figure::new("server, of plain SQLite alone", begun / sqlite, Unit::Ratio));
     }
     figures.extend(meters);
     Ok(figures)
