@@ -48,8 +48,8 @@
 //!   connection and no files open, and takes 35 KiB with its two clients. To close and to open it again costs about a millisecond of a
 //!   processor, and no sync. If rooms are woken within ten seconds, more of them stay awake.
 //! - **A new room** is one file that is written whole and synced, from a copy that was made once for its schema; its first write makes a
-//!   log, and syncs that, as a whole, and the folder. What the tables of a schema are is read once for all rooms that have it. (A schema's own file is
-//!   left alone for a tenth of a second, the first time, if it was just written: it may not be whole.)
+//!   log, and syncs that, as a whole, and the folder. What the tables of a schema are is read once for all rooms that have it. (A
+//!   schema's own file is left alone for a tenth of a second, the first time, if it was just written: it may not be whole.)
 //! - **A large import** computes on one thread, and lets others have the processor every 64 changes, so that small writes in other rooms
 //!   don't wait for it at each of their steps. There are more threads than processors, and the system alone would let it go on for
 //!   milliseconds.
