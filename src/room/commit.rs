@@ -154,6 +154,9 @@ impl Commit {
 
     /// Merges changesets in one transaction if they can be, and answers.
     fn run(&self, conn: &mut Connection, changesets: &[&Changeset]) {
+        if self.is_over.load(Ordering::Relaxed) {
+            return;
+        }
         let begun = Instant::now();
         let outcomes = match changesets {
             [one] => self.alone(conn, one).into_iter().collect::<Vec<_>>(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use deadpool_sqlite::{Config, Hook, HookError, InteractError, Object, Pool, PoolError, QueueMode, Runtime};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, InterruptHandle, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, InterruptHandle, OpenFlags, OptionalExtension, Transaction};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -307,32 +307,45 @@ impl Log {
 }
 
 /// Finds what goes by the name of a table of the engine's or of ours and is something else, or has a trigger. (SQLite's `CREATE TABLE IF
-/// NOT EXISTS` is content with it.)
+/// NOT EXISTS` is content with it.) A trigger's table has the name that the trigger gives it, capitals and all.
 const IMPOSTOR: &str = r"
     WITH systems (name) AS (
-        SELECT name FROM sqlite_schema WHERE name IN ('crsql_master', 'crsql_site_id', 'crsql_tracked_peers')
+        SELECT name FROM sqlite_schema
+        WHERE name COLLATE NOCASE IN ('crsql_master', 'crsql_site_id', 'crsql_tracked_peers')
             OR name LIKE 'crsql\_sync\_%' ESCAPE '\' OR name LIKE '%\_\_crsql\_clock' ESCAPE '\' OR name LIKE '%\_\_crsql\_pks' ESCAPE '\'
     )
     SELECT type || ' ' || name FROM sqlite_schema
-    WHERE (name IN systems AND (type = 'view' OR rootpage = 0 OR (type = 'index' AND tbl_name NOT IN systems)))
-        OR (type = 'trigger' AND tbl_name IN systems)
-        OR (name = 'crsql_changes')
+    WHERE (name IN systems AND (type = 'view' OR rootpage = 0 OR (type = 'index' AND tbl_name COLLATE NOCASE NOT IN systems)))
+        OR (type = 'trigger' AND tbl_name COLLATE NOCASE IN systems)
+        OR (name = 'crsql_changes' COLLATE NOCASE)
     LIMIT 1";
 
 /// A file of another application must not become a room by the accident of its name, and neither must one that was made up.
 pub(super) fn refuse_foreign(conn: &Connection) -> rusqlite::Result<()> {
-    let refuse = |reason| {
-        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR);
-        Err(rusqlite::Error::SqliteFailure(code, Some(reason)))
-    };
     let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema) AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'crsql_master')";
     if conn.query_row(sql, [], |row| row.get(0))? {
-        return refuse("the file is another application's database, without the tables of cr-sqlite".to_owned());
+        return Err(refused("the file is another application's database, without the tables of cr-sqlite".to_owned()));
     }
-    match conn.query_row(IMPOSTOR, [], |row| row.get::<_, String>(0)).optional()? {
-        Some(impostor) => refuse(format!("the file is not as cr-sqlite makes it: it never makes the {impostor}")),
+    match impostor(conn)? {
+        Some(impostor) => Err(refused(format!("the file is not as cr-sqlite makes it: it never makes the {impostor}"))),
         None => Ok(()),
     }
+}
+
+/// The same for what a schema has made: nobody could open the room again.
+pub(super) fn refuse_impostor(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    match impostor(tx)? {
+        Some(impostor) => Err(refused(format!("the {impostor} would be in the way of the engine's own tables"))),
+        None => Ok(()),
+    }
+}
+
+fn impostor(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    conn.query_row(IMPOSTOR, [], |row| row.get(0)).optional()
+}
+
+fn refused(reason: String) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR), Some(reason))
 }
 
 /// The connections that read a room, opened when needed.

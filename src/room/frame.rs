@@ -303,6 +303,38 @@ mod tests {
     }
 
     #[test]
+    fn what_has_won_is_encoded_as_what_is_read() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        let crr = crr::load(&conn).unwrap();
+        conn.execute_batch("CREATE TABLE foo (a INTEGER PRIMARY KEY NOT NULL, b)").unwrap();
+        crr.as_crr("foo").unwrap();
+        conn.execute_batch("INSERT INTO foo VALUES (100, 1)").unwrap();
+        let keys: Vec<[u8; 3]> = (1..=12).map(|row| [1, 9, row]).collect();
+        let changes = keys.iter().zip(0..).map(|(pk, seq)| crr::Change {
+            table: "foo",
+            pk,
+            cid: "b",
+            val: rusqlite::types::ValueRef::Text(b"some text"),
+            col_version: 1,
+            db_version: 1,
+            site_id: Some(if seq % 3 == 0 { AUTHOR } else { OTHER }),
+            cl: 1,
+            seq,
+        });
+        let tx = conn.transaction().unwrap();
+        // A few rows a db_version.
+        let mut merge = crr::Merge::new(&tx, crr::MergeOptions::server(200).winners(12)).unwrap();
+        let upto = merge.changeset(changes).unwrap().db_version;
+        let winners = merge.winners().unwrap();
+        tx.commit().unwrap();
+        assert!(upto > winners.after() + 2, "{upto}");
+        for max_bytes in [1, 50, 100, 200, 400, 1 << 20] {
+            let read = Frame::read(&conn, winners.after(), upto, None, max_bytes).unwrap();
+            assert_eq!(Frame::of(&winners, winners.after(), upto, max_bytes), read);
+        }
+    }
+
+    #[test]
     fn neighbouring_frames_are_sent_as_one_message() {
         let frames = [
             Arc::new(frame(1 << 20, &[(1, AUTHOR), (2, OTHER)])),

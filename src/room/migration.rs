@@ -10,7 +10,7 @@ use crr::{Crr, MigrationPlan};
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::RoomName;
-use super::database::refuse_foreign;
+use super::database::refuse_impostor;
 use super::schema::{ResidentSchema, StoredSchema};
 use crate::error::Error;
 
@@ -43,8 +43,7 @@ fn run(conn: &mut Connection, room: &RoomName, resident: &ResidentSchema) -> crr
     tell(room, stored.as_ref(), &schema, &plan);
     crr.migrate(&plan)?;
     schema.record(&tx)?;
-    // Nobody could open the room again.
-    refuse_foreign(&tx)?;
+    refuse_impostor(&tx)?;
     let now = crr.stored_db_version()?;
     tx.commit()?;
     tracing::info!(%room, %schema, elapsed = ?begun.elapsed(), "room migrated");

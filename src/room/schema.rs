@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tower_sqlite_sync_wire::schema_version;
 
 use super::RoomName;
-use super::database::refuse_foreign;
+use super::database::refuse_impostor;
 use crate::error::Error;
 
 /// The version of a half-made file, which has a schema's name but no version. It is no text's hash that anyone has met, so it
@@ -266,8 +266,7 @@ pub(crate) fn apply(conn: &mut Connection, room: &RoomName, schema: &ResidentSch
 pub(super) fn run(conn: &mut Connection, schema: &ResidentSchema) -> rusqlite::Result<()> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     tx.execute_batch(schema.sql())?;
-    // Nobody could open the room again.
-    refuse_foreign(&tx)?;
+    refuse_impostor(&tx)?;
     StoredSchema::of(schema).record(&tx)?;
     tx.commit()
 }
@@ -330,16 +329,24 @@ mod tests {
     #[test]
     fn a_schema_that_touches_the_engines_tables_is_refused() {
         let tables = "CREATE TABLE foo (a INTEGER PRIMARY KEY NOT NULL, b); SELECT crsql_as_crr('foo');";
-        for (on, touching) in [
-            ("trigger", "CREATE TRIGGER meddler AFTER INSERT ON foo__crsql_clock BEGIN DELETE FROM foo; END"),
-            ("trigger", "CREATE TRIGGER meddler AFTER INSERT ON crsql_tracked_peers BEGIN DELETE FROM foo; END"),
-            ("view", "DROP TABLE IF EXISTS crsql_sync_x; CREATE VIEW crsql_sync_x AS SELECT 1"),
+        for (touching, named) in [
+            ("CREATE TRIGGER meddler AFTER INSERT ON foo__crsql_clock BEGIN DELETE FROM foo; END", "trigger meddler"),
+            ("CREATE TRIGGER meddler AFTER INSERT ON FOO__crsql_Clock BEGIN DELETE FROM foo; END", "trigger meddler"),
+            (
+                "CREATE TRIGGER meddler AFTER INSERT ON CRSQL_tracked_peers BEGIN DELETE FROM foo; END",
+                "trigger meddler",
+            ),
+            ("CREATE VIEW crsql_sync_x AS SELECT 1", "view crsql_sync_x"),
+            ("CREATE TABLE Crsql_Changes (x)", "table Crsql_Changes"),
         ] {
             let mut conn = database();
             let refused = apply(&mut conn, &room(), &schema(&format!("{tables} {touching};"))).unwrap_err();
-            assert!(refused.to_string().contains(on), "{refused}");
+            assert!(matches!(refused, Error::SchemaRefused { .. }) && refused.to_string().contains(named), "{refused}");
             assert_eq!(StoredSchema::read(&conn).unwrap(), None);
         }
+        let harmless = "CREATE TRIGGER own AFTER INSERT ON foo BEGIN UPDATE foo SET b = 1 WHERE a = new.a; END;
+                        CREATE INDEX foo_b ON foo (b); CREATE VIEW clocks AS SELECT * FROM foo__crsql_clock;";
+        apply(&mut database(), &room(), &schema(&format!("{tables} {harmless}"))).unwrap();
     }
 
     /// A folder with a schema file that was just written, and its name.

@@ -347,8 +347,9 @@ impl Writer {
         let commit = self.commit;
         let closed = conn.end(move |mut conn, interrupter| {
             if commit.is_unsynced() {
+                let left = database::leave(conn);
                 commit.closed(false);
-                return database::leave(conn);
+                return left;
             }
             commit.finish(&mut conn);
             interrupter.closing();

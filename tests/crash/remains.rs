@@ -53,6 +53,10 @@ pub(crate) fn check(file: &Path, ledger: &Ledger) {
             .unwrap()
             .unwrap_or(0);
         assert!(position >= ledger.safe(n), "client {n} was told {}, the file has {position}", ledger.safe(n));
+        // Who was never sent anything is asked once more for the little that it wrote, before it is told that anything is safe.
+        if position == 0 && ledger.safe(n) == 0 {
+            continue;
+        }
         let counter: Option<String> = conn
             .query_row("SELECT b FROM foo WHERE a = ?1", [format!("counter {n}")], |row| row.get(0))
             .optional()

@@ -94,7 +94,10 @@ fn merge(conn: &mut Connection, changesets: &[Vec<Owned>], most: usize) -> Optio
     for changes in changesets {
         merge.changeset(changes.iter().map(Owned::get)).ok()?;
     }
-    let won = merge.winners().map(|winners| winners.iter().map(|change| shown(&change)).collect());
+    let won = merge.winners().map(|winners| {
+        assert_eq!(winners.after(), after);
+        winners.iter().map(|change| shown(&change)).collect()
+    });
     tx.commit().unwrap();
     let mut read = Vec::new();
     let query = ChangesQuery { after, ..ChangesQuery::default() };

@@ -156,12 +156,15 @@ fn is_stored_so(value: ValueRef<'_>) -> bool {
     }
 }
 
+/// As an integer it is the least, -2^63.
+const LEAST: f64 = -9_223_372_036_854_775_808.0;
+
 /// Whether a value of a key is what the lookaside has of it. That of a row that was there may have come as another one that is equal:
-/// 1 as 1.0, in a column that takes both, and zero with a sign.
+/// 1 as 1.0, in a column that takes both, zero with a sign, and the one real that is an integer's equal and does not become it.
 fn is_key_stored_so(column: &Column, value: ValueRef<'_>, is_new: bool) -> bool {
     let has_equals = match value {
-        ValueRef::Integer(_) => column.affinity == Affinity::Blob,
-        ValueRef::Real(number) => column.affinity == Affinity::Blob || number == 0.0,
+        ValueRef::Integer(number) => column.affinity == Affinity::Blob || number == i64::MIN,
+        ValueRef::Real(number) => column.affinity == Affinity::Blob || number == 0.0 || number == LEAST,
         ValueRef::Text(_) | ValueRef::Blob(_) | ValueRef::Null => false,
     };
     is_stored_so(value) && (is_new || !has_equals)
