@@ -176,7 +176,10 @@ async fn an_operation_that_others_kill() {
     let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
     let operation = std::env::var(OPERATION).unwrap();
     let mut report = File::options().append(true).open(folder.join("report")).unwrap();
-    let mut tell = |Shown { site, version, row }: Shown| writeln!(report, "{site} {version} {row}").unwrap();
+    // In one piece: another thread may come to the change before which the process is killed.
+    let mut tell = |Shown { site, version, row }: Shown| {
+        report.write_all(format!("{site} {version} {row}\n").as_bytes()).unwrap();
+    };
     let rooms = layer(&folder);
     let id = std::process::id();
     tell(write(&rooms, &format!("before {operation} {id}")).await);
