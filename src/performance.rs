@@ -27,11 +27,11 @@
 //! - **New rooms** of one synced row each it makes 1,060 in a second. With what the floor takes for their clients that is 910.
 //! - **Rows** of the same form it stores 390,000 to 520,000 in a second, and the engine alone 350,000 to 500,000.
 //!
-//! The machine's speed changes from one quarter of an hour to the next: the same program has stored 374,000 changes/s in others. Eight runs of
-//! new rooms in the minutes after made 662 to 766/s. In some places the disk is slow: where plain SQLite makes 300 to 600 rooms/s instead of
-//! 1,100, the server makes half of its own. Besides, ext4 searches long for places of new files where thousands were deleted in the last five
-//! minutes, which the last run has done: so each run should have a folder of its own at the top (`--folder`), which ext4 puts elsewhere. In
-//! memory (tmpfs) there are some 900/s.
+//! The machine's speed changes from one quarter of an hour to the next: the same program has stored 374,000 changes/s in others. Eight runs
+//! of new rooms in the minutes after made 662 to 766/s. The disk has slow places, where plain SQLite makes 300 to 600 rooms/s and the server
+//! 250 to 460. Besides, ext4 searches long for places of new files where thousands were deleted in the last five minutes, which the last run
+//! has done: so each run should have a folder of its own at the top (`--folder`), which ext4 puts elsewhere. In memory (tmpfs) there are
+//! some 900/s.
 //!
 //! The server is built as this repository's `[profile.release]` says: with link-time optimisation and as one codegen unit, which gives 7 %
 //! less for fan-out to do. Yours is built as your workspace says.
